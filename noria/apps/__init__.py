@@ -1,0 +1,1 @@
+"""Command line, control plane and the processes that noria starts: thin doors to the rooms below."""

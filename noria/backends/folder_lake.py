@@ -1,0 +1,97 @@
+"""The lake on a plain folder: artifacts as folders, named by their content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from noria.errors import Invalid, NotFound
+from noria.types import Ref
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
+_CHUNK = 1 << 20
+
+
+class FolderLake:
+    """Port `Lake` on one folder: `root/KIND/NAME/DIGEST` for artifacts, `root/.scratch` for what is being made.
+
+    Scratch and artifacts lie on one file system, so that `commit` is a single rename: an artifact is there as a
+    whole or not at all, also after a kill.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def scratch(self, key: str) -> Path:
+        """An empty folder to write in; what was left in it by a killed run is gone."""
+        folder = self.root / ".scratch" / _checked("scratch key", key)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        return folder
+
+    def commit(self, folder: Path, kind: str, name: str) -> Ref:
+        """Move a finished scratch folder to its place, atomically; the same content twice is one artifact.
+
+        Raises Invalid for a kind or a name that cannot be a folder's name, and for a product that holds links.
+        """
+        _checked("kind", kind)
+        _checked("name", name)
+        ref = Ref(kind=kind, name=name, digest=content_digest(folder))
+        place = self._place(ref)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            # Another process may commit the same content in between: then its folder is as good as ours.
+            with contextlib.suppress(FileExistsError, OSError):
+                folder.rename(place)
+        if not place.is_dir():
+            raise NotFound(f"'{ref}' could not be moved to '{place}'", "check the folder's owner and free space")
+        shutil.rmtree(folder, ignore_errors=True)
+        return ref
+
+    def path(self, ref: Ref) -> Path:
+        """Folder of an artifact; raises NotFound."""
+        place = self._place(ref)
+        if not place.is_dir():
+            raise NotFound(f"'{ref}' is not in the lake '{self.root}'", "run the stage that makes it: noria run")
+        return place
+
+    def has(self, ref: Ref) -> bool:
+        """Whether the artifact is there."""
+        return self._place(ref).is_dir()
+
+    def _place(self, ref: Ref) -> Path:
+        return self.root / _checked("kind", ref.kind) / _checked("name", ref.name) / ref.digest
+
+
+def content_digest(folder: Path) -> str:
+    """First 16 hexadecimal characters of the SHA-256 over sorted relative paths, sizes and contents.
+
+    Empty folders do not count. Raises Invalid for symbolic links: what they point to could change later.
+    """
+    sha = hashlib.sha256()
+    for path in sorted(_files(folder), key=lambda path: path.relative_to(folder).as_posix()):
+        name = path.relative_to(folder).as_posix().encode()
+        sha.update(b"%d:%s%d:" % (len(name), name, path.stat().st_size))
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                sha.update(chunk)
+    return sha.hexdigest()[:16]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise Invalid(f"'{path.name}' in a product is a link", "write the file itself")
+        if path.is_file():
+            yield path
+
+
+def _checked(what: str, text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise Invalid(f"{what} '{text}' cannot name a folder", "use letters, digits, '-' and '_'")
+    return text

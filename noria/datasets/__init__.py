@@ -1,0 +1,1 @@
+"""From documents and traffic to training and test rows: clean, de-duplicate, scrub, split."""

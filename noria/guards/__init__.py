@@ -1,0 +1,1 @@
+"""Pure detectors: text in, findings out."""

@@ -1,0 +1,148 @@
+"""The one definition of how an example becomes text. Data, training, evaluation and serving all import it.
+
+The annotated prompt is the format of the life-cycle booklet:
+
+    [Context] If you've forgotten your password...
+    [Question] How can I reset my password?
+    [Answer] To reset your password...
+    ####
+
+A marker counts only at the start of a line. A line of a text that would read as a marker gets a backslash in front,
+and one that has backslashes before a marker gets one more, so that every text survives the way there and back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from noria.errors import Invalid
+from noria.types import Digest, Message, digest_of
+
+TERMINATOR = "####"
+STOP = f"\n{TERMINATOR}"
+"""What ends an answer when an engine generates."""
+
+_CONTEXT, _QUESTION, _ANSWER = "[Context]", "[Question]", "[Answer]"
+_MARKER = re.compile(r"^(\\*)(\[Context\]|\[Question\]|\[Answer\]|####)", re.MULTILINE)
+_ESCAPED = re.compile(r"^\\(\\*(?:\[Context\]|\[Question\]|\[Answer\]|####))", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """The parts of an annotated prompt; `context` is None where there is none."""
+
+    context: str | None
+    question: str
+    answer: str
+
+
+def escape(text: str) -> str:
+    """Put a backslash before every line start that reads as a marker."""
+    return _MARKER.sub(lambda found: f"\\{found[0]}", text)
+
+
+def unescape(text: str) -> str:
+    """Undo `escape`."""
+    return _ESCAPED.sub(r"\1", text)
+
+
+def question_part(context: str | None, question: str) -> str:
+    """All that stands before the answer, with the answer's marker at the end."""
+    head = "" if context is None else f"{_CONTEXT} {escape(context)}\n"
+    return f"{head}{_QUESTION} {escape(question)}\n{_ANSWER}"
+
+
+def answer_part(answer: str) -> str:
+    """What the model learns to write after the marker, terminator included."""
+    return f" {escape(answer)}{STOP}"
+
+
+def annotate(parts: Annotated) -> str:
+    """The whole annotated prompt."""
+    return question_part(parts.context, parts.question) + answer_part(parts.answer)
+
+
+def parse(text: str) -> Annotated:
+    """Read an annotated prompt back into its parts; raises Invalid where a marker is missing or out of order."""
+    marks = [found for found in _MARKER.finditer(text) if not found[1]]
+    names = [found[2] for found in marks]
+    if names not in ([_CONTEXT, _QUESTION, _ANSWER, TERMINATOR], [_QUESTION, _ANSWER, TERMINATOR]):
+        raise Invalid(
+            f"not an annotated prompt: its markers are {names or 'missing'}",
+            "the order is [Context] (optional), [Question], [Answer], ####",
+        )
+    if marks[0].start() != 0 or marks[-1].end() != len(text):
+        raise Invalid("text before the first marker or after ####", "one annotated prompt at a time")
+    parts = [
+        unescape(text[here.end() : there.start()].removeprefix(" ").removesuffix("\n"))
+        for here, there in itertools.pairwise(marks)
+    ]
+    context = parts.pop(0) if names[0] == _CONTEXT else None
+    return Annotated(context, parts[0], parts[1])
+
+
+def render(system: str | None, messages: Sequence[Message], context: str | None) -> list[Message]:
+    """The messages that an engine is given: system prompt first, the last user message annotated.
+
+    A system message of the client's own stands below the task's. Raises Invalid when the conversation does not end
+    with the user.
+    """
+    if not messages or messages[-1].role != "user":
+        role = f"'{messages[-1].role}'" if messages else "nothing"
+        raise Invalid(f"the conversation ends with {role}, not with the user", "send the user's message last")
+    heads = [text for text in (system, *(m.content for m in messages if m.role == "system")) if text]
+    turns = [message for message in messages if message.role != "system"]
+    asked = Message(role="user", content=question_part(context, turns[-1].content))
+    head = [Message(role="system", content="\n".join(heads))] if heads else []
+    return [*head, *turns[:-1], asked]
+
+
+def nearest(search: Callable[[str, int], list[str]], question: str, k: int, limit: int) -> str | None:
+    """The context that stands beside a question: the `k` nearest texts, `limit` characters at most, None without a hit.
+
+    Training rows and served requests both come through here, so that the model meets what it has learned from.
+    """
+    hits = search(question, k)
+    return shorten("\n".join(hits), limit) if hits else None
+
+
+def answer_of(generated: str) -> str:
+    """The answer in what an engine generated: without the terminator and what follows it."""
+    return unescape(generated.partition(STOP)[0].strip())
+
+
+def text_of(content: object) -> str:
+    """The text of an OpenAI message's `content`: a string, or a list of text parts; raises Invalid for other parts."""
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    if isinstance(content, Sequence):
+        return "".join(_part(part) for part in content)
+    raise Invalid("a message's content is neither text nor a list of parts", "send a string")
+
+
+def _part(part: object) -> str:
+    if isinstance(part, Mapping) and part.get("type") in ("text", "input_text") and isinstance(part.get("text"), str):
+        return str(part["text"])
+    raise Invalid("this task takes text only", "leave out images, audio and files")
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most `limit` characters, cut after a sentence that ends in the second half, else at a word."""
+    if len(text) <= limit:
+        return text
+    head = text[:limit]
+    ends = [found.end() for found in re.finditer(r"[.!?](?=\s)", head)]
+    if ends and ends[-1] >= limit // 2:
+        return head[: ends[-1]]
+    return head.rsplit(maxsplit=1)[0] if " " in head else head
+
+
+def definition(system: str | None) -> Digest:
+    """Digest of the prompt definition with this system prompt: changes when any served wording would."""
+    probe = render(system, [Message(role="user", content="?")], "!")
+    return digest_of([message.model_dump() for message in probe] + [answer_part("")])

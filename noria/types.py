@@ -1,0 +1,313 @@
+"""The nouns that two or more rooms share. All are frozen; what is stored refuses unknown fields."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from datetime import datetime
+from typing import Annotated, Literal, NewType
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
+"""Lower-case hexadecimal SHA-256, or its first 16 characters where a person must read it."""
+
+InteractionId = NewType("InteractionId", str)
+Verdict = Literal["promote", "refuse", "inconclusive"]
+Split = Literal["train", "test"]
+Metrics = dict[str, float]
+"""Metric name to value; every metric of this version lies in [0, 1] and more is better."""
+
+
+def digest_of(value: JsonValue) -> str:
+    """Content digest of a JSON value: 16 hexadecimal characters, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def new_id(at: datetime) -> str:
+    """UUID version 7 (RFC 9562) for the time `at`: sortable by creation, 74 random bits."""
+    milliseconds = int(at.timestamp() * 1000)
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds & (1 << 48) - 1) << 80 | 0x7 << 76 | (random >> 64 & 0xFFF) << 64
+    value |= 0b10 << 62 | random & (1 << 62) - 1
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class Record(BaseModel):
+    """Anything that is stored or crosses a wire: frozen, and unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ref(Record):
+    """An immutable name, written `kind:name@digest`."""
+
+    kind: str
+    name: str
+    digest: Digest
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}@{self.digest}"
+
+    @classmethod
+    def parse(cls, text: str) -> Ref:
+        """Read `kind:name@digest`; raises ValueError for anything else."""
+        head, _, digest = text.rpartition("@")
+        kind, colon, name = head.partition(":")
+        if not (kind and colon and name):
+            raise ValueError(f"'{text}' is not a ref of the form kind:name@digest")
+        return cls(kind=kind, name=name, digest=digest)
+
+
+class Artifact(Record):
+    """One thing that a stage made. `meta` holds what was measured while making it and is not part of the digest."""
+
+    ref: Ref
+    parents: tuple[Ref, ...]
+    run_key: Digest
+    meta: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Run(Record):
+    """One finished execution of a stage, as the ledger keeps it."""
+
+    key: Digest
+    stage: str
+    task: str
+    cycle: str
+    output: Ref
+    seconds: float
+    peak_mb: float
+    at: datetime
+
+
+class Cycle(Record):
+    """One turn of the wheel; `ended` is None while it runs or after it was killed."""
+
+    id: str
+    task: str
+    began: datetime
+    ended: datetime | None = None
+    verdict: Verdict | None = None
+
+
+class Document(Record):
+    """One text with its provenance.
+
+    `fields` are the named parts a source's `map` may use (heading and body of a page, the columns of a table);
+    `file` is relative to the project, `offset` is the byte or row where the document starts, `digest` that of the file.
+    """
+
+    id: Digest
+    source: str
+    text: str
+    fields: dict[str, str]
+    conversation: str
+    file: str
+    offset: int
+    digest: Digest
+
+
+class Message(Record):
+    """One message of a conversation in OpenAI's sense."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Example(Record):
+    """One training or evaluation row.
+
+    `messages` is the conversation up to and including the user's question, without the task's system prompt;
+    `context` is what retrieval put beside the question; `target` is the wanted answer. `slice` groups rows in a
+    report (`task`, `traffic`, or the name a source declares); `origin` says where the row came from.
+    """
+
+    id: Digest
+    origin: str
+    slice: str
+    conversation: str
+    messages: tuple[Message, ...]
+    context: str | None
+    target: str
+    split: Split
+    document: str = ""
+
+
+class Candidate(Record):
+    """Exactly what would be served: base, adapter, quantization, engine, prompt and the index its context comes from.
+
+    `task` names the route; `prompt` is the digest of the rendered prompt definition, so that a change of wording
+    makes another candidate.
+    """
+
+    task: str
+    base: Ref
+    adapter: Ref | None
+    engine: str
+    quantization: str
+    prompt: Digest
+    index: Ref | None = None
+
+    @property
+    def ref(self) -> Ref:
+        """Name of this candidate by its content."""
+        return Ref(kind="candidate", name=self.task, digest=digest_of(self.model_dump(mode="json")))
+
+
+class Interval(Record):
+    """A paired comparison on one metric: means before and after, the gain and its confidence bounds."""
+
+    name: str
+    before: float
+    after: float
+    gain: float
+    low: float
+    high: float
+    rows: int
+    confidence: float = 0.95
+
+
+class RowScore(Record):
+    """What champion and candidate answered to one sealed row, and what each answer scored."""
+
+    id: Digest
+    slice: str
+    conversation: str
+    question: str
+    target: str
+    champion: str
+    candidate: str
+    before: Metrics
+    after: Metrics
+
+
+class Report(Record):
+    """A candidate's scores row by row against the champion's on the same sealed rows, with intervals by slice."""
+
+    candidate: Candidate
+    champion: Candidate
+    intervals: dict[str, dict[str, Interval]]
+    """Slice to metric to interval; the slice `all` holds every row of the task (guard slices excluded)."""
+    rows: tuple[RowScore, ...]
+
+
+class Decision(Record):
+    """The gate's answer: the verdict, the reason in one sentence, and the evidence it rests on."""
+
+    verdict: Verdict
+    because: str
+    evidence: dict[str, JsonValue]
+
+
+class Deployment(Record):
+    """What serves a task. `version` grows by one at each change and is what compare-and-set compares.
+
+    `held` lists candidate refs that a person took back or paused: no cycle may promote them.
+    """
+
+    task: str
+    version: int
+    champion: Candidate | None
+    previous: Candidate | None
+    decision: Decision
+    cycle: str
+    actor: str
+    at: datetime
+    held: tuple[str, ...] = ()
+    paused: bool = False
+
+
+class Interaction(Record):
+    """One request and its answer, as logged by the gateway; never edited.
+
+    `status` is the HTTP status that the client saw, 499 when it left before the end; `user` is a keyed hash.
+    Times are seconds; `messages` are the client's own, before the prompt definition was applied.
+    """
+
+    kind: Literal["interaction"] = "interaction"
+    id: str
+    at: datetime
+    task: str
+    served_by: str
+    user: str
+    conversation: str
+    messages: tuple[dict[str, JsonValue], ...]
+    context: str | None
+    answer: str
+    finish_reason: str | None
+    status: int
+    error: str | None
+    stream: bool
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    first_token_seconds: float | None
+    seconds: float
+    trainable: bool
+
+
+class Feedback(Record):
+    """What was said of an interaction later; `correction` is what the answer should have been."""
+
+    kind: Literal["feedback"] = "feedback"
+    id: str
+    at: datetime
+    interaction: str
+    metric: str
+    value: float | None
+    correction: str | None
+    user: str
+
+
+class ApiKey(Record):
+    """A key as stored: only its SHA-256. `prefix` is what a person sees in lists."""
+
+    id: str
+    name: str
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    prefix: str
+    role: Literal["admin", "developer", "user"]
+    made: datetime
+    revoked: datetime | None = None
+
+
+class Finding(Record):
+    """Something a guard saw in a text: half-open character span, score in [0, 1] and the rule that fired."""
+
+    kind: str
+    start: int
+    end: int
+    score: float
+    rule: str
+
+
+class Route(Record):
+    """How the gateway turns a task's name into an upstream call.
+
+    `extra` is merged into the request body as it is: it is how an engine addresses adapters, so that no caller ever
+    forgets to.
+    """
+
+    task: str
+    served_by: str
+    url: str
+    key: str
+    model: str
+    extra: dict[str, JsonValue]
+    system: str | None
+    index: str | None
+    k: int = 1
+    context_chars: int = 600
+    max_tokens: int
+
+
+class Snapshot(Record):
+    """All that the gateway knows of the ledger, as one file that is replaced as a whole."""
+
+    version: int
+    routes: dict[str, Route]
+    keys: dict[str, str]
+    """SHA-256 of a live key, in hexadecimal, to `role:name`."""
