@@ -22,6 +22,7 @@ from noria.types import (
     Interaction,
     Message,
     Ref,
+    Report,
     Run,
 )
 
@@ -233,6 +234,20 @@ class Trainer(Protocol):
         ...
 
 
+class Tokenizer(Protocol):
+    """A model's own tokenizer with its chat template; `digest` changes when any token id would."""
+
+    digest: str
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the conversation as an engine is given it, up to where the answer starts."""
+        ...
+
+    def answer(self, text: str) -> list[int]:
+        """Token ids of an answer, with the model's own end token."""
+        ...
+
+
 class Tracking(Protocol):
     """Where experiments are shown (MLflow)."""
 
@@ -311,8 +326,14 @@ class Platform:
     deployments: Deployments
     keys: Keys
     engines: Mapping[str, EngineKind]
+    model: Callable[[str], Path]
+    """The file of a base model, by its known name or its path."""
+    tokenizer: Callable[[Path], Tokenizer]
+    """The tokenizer of a base model's file."""
     trainer: Trainer
     tracking: Tracking
     indexes: Indexes
     traffic: Traffic
+    draw: Callable[[Report, Path], None]
+    """Writes a report's picture (PNG)."""
     spark: Callable[[], AbstractContextManager[SparkSession]]

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from noria.errors import Invalid, NotFound
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Address = Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}$")]
+"""`host:port`."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -38,9 +40,9 @@ class RuntimeSettings(Table):
     tracking: str = "sqlite:///mlflow.db"
     spark: str = "embedded"
     device: str = "auto"
-    listen: str = "127.0.0.1:8000"
+    listen: Address = "127.0.0.1:8000"
     """Address of the data plane; port 0 takes a free one."""
-    control: str = "127.0.0.1:8001"
+    control: Address = "127.0.0.1:8001"
     """Address of the control plane."""
 
 
@@ -212,7 +214,7 @@ def load(file: Path) -> Settings:
         line = f":{found[1]}" if found else ""
         raise Invalid(f"not valid TOML: {error}", "correct that line", where=f"{file.name}{line}") from error
     try:
-        settings = Settings.model_validate({**data, "root": file.parent, "file": file})
+        settings = Settings.model_validate({**_with_whole_paths(data, file.parent), "root": file.parent, "file": file})
     except ValidationError as error:
         raise _fault(error, text, file.name) from error
     _check_names(settings)
@@ -225,6 +227,26 @@ def find(start: Path) -> Path:
         if (folder / "noria.toml").is_file():
             return folder / "noria.toml"
     return start / "noria.toml"
+
+
+def _with_whole_paths(data: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Model files named relative to the project become absolute; known names and hub ids stay as they are."""
+
+    def whole(table: object, key: str) -> object:
+        value = table.get(key) if isinstance(table, dict) else None
+        if isinstance(table, dict) and isinstance(value, str) and value.endswith(".gguf"):
+            return {**table, key: str(root / value)}
+        return table
+
+    pairs = (("engines", "model"), ("tasks", "base"))
+    return {
+        **data,
+        **{
+            group: {name: whole(table, key) for name, table in data[group].items()}
+            for group, key in pairs
+            if isinstance(data.get(group), dict)
+        },
+    }
 
 
 def _fault(error: ValidationError, text: str, name: str) -> Invalid:

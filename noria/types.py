@@ -141,7 +141,7 @@ class Candidate(Record):
     """Exactly what would be served: base, adapter, quantization, engine, prompt and the index its context comes from.
 
     `task` names the route; `prompt` is the digest of the rendered prompt definition, so that a change of wording
-    makes another candidate.
+    makes another candidate; `index` is the dataset whose folder `index` holds the documents that give context.
     """
 
     task: str
@@ -193,6 +193,9 @@ class Report(Record):
     intervals: dict[str, dict[str, Interval]]
     """Slice to metric to interval; the slice `all` holds every row of the task (guard slices excluded)."""
     rows: tuple[RowScore, ...]
+    checks: Metrics
+    """`parity`: share of sampled prefixes on which trainer and engine agree on the next token; `changed`: share on
+    which the adapter changes the engine's next-token probability."""
 
 
 class Decision(Record):

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from noria.errors import Invalid, NotFound
+from noria.errors import Invalid, NotFound, Unavailable
 from noria.types import Ref
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
@@ -37,7 +37,8 @@ class FolderLake:
     def commit(self, folder: Path, kind: str, name: str) -> Ref:
         """Move a finished scratch folder to its place, atomically; the same content twice is one artifact.
 
-        Raises Invalid for a kind or a name that cannot be a folder's name, and for a product that holds links.
+        Raises Invalid for a kind or a name that cannot be a folder's name, and for a product that holds links;
+        Unavailable when the folder cannot be moved.
         """
         _checked("kind", kind)
         _checked("name", name)
@@ -46,10 +47,10 @@ class FolderLake:
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.exists():
             # Another process may commit the same content in between: then its folder is as good as ours.
-            with contextlib.suppress(FileExistsError, OSError):
+            with contextlib.suppress(OSError):
                 folder.rename(place)
         if not place.is_dir():
-            raise NotFound(f"'{ref}' could not be moved to '{place}'", "check the folder's owner and free space")
+            raise Unavailable(f"'{ref}' could not be moved to '{place}'", "check the folder's owner and free space")
         shutil.rmtree(folder, ignore_errors=True)
         return ref
 

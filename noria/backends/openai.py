@@ -1,0 +1,120 @@
+"""Engines that already run and speak OpenAI's API, of any make: attached, never started or stopped by noria."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import JsonValue
+
+from noria.backends.chat_client import ChatClient
+from noria.errors import Invalid, NoriaError, NotFound, Unavailable
+from noria.ports import Caps, Endpoint, EngineKind, Generation
+from noria.settings import EngineSettings, engine_key
+from noria.types import Message, Ref, digest_of
+
+
+def open() -> EngineKind:
+    """What the entry points `openai` and `vllm` of the group `noria.engines` open."""
+    return OpenAI()
+
+
+class OpenAI:
+    """Port `EngineKind`: attaches a running server. It cannot be given adapters."""
+
+    @property
+    def caps(self) -> Caps:
+        """Neither adapters nor exact tokens: nothing beyond chat is common to all makes."""
+        return Caps()
+
+    def base(self, settings: EngineSettings) -> tuple[Ref, str]:
+        """The first model that the server lists; the digest is that of its address and the model's id.
+
+        Two servers with the same model are two bases, since a server does not say what its weights are. Raises
+        Unavailable when it does not answer within 5 s, Invalid when `url` is missing or the key is wrong.
+        """
+        chat = _connect(settings)
+        chat.close()
+        endpoint = chat.endpoint
+        digest = digest_of({"url": endpoint.url, "model": endpoint.model})
+        return Ref(kind="base", name=endpoint.model, digest=digest), "unknown"
+
+    def start(self, settings: EngineSettings, adapters: Mapping[Ref, Path], log: Path) -> AttachedEngine:
+        """The server at `settings.url`, once it has answered; `log` stays unwritten, the server keeps its own.
+
+        Raises Invalid when adapters are wanted, else as `base` does.
+        """
+        if adapters:
+            names = ", ".join(str(ref) for ref in adapters)
+            raise Invalid(
+                f"engine '{_address(settings)}' is attached and cannot load adapters: {names}",
+                "let noria launch an engine that can: kind = 'llamacpp' with model = …",
+            )
+        return AttachedEngine(_connect(settings))
+
+
+class AttachedEngine:
+    """Port `Engine` on a server that somebody else runs."""
+
+    def __init__(self, chat: ChatClient) -> None:
+        self._chat = chat
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it answers."""
+        return self._chat.endpoint
+
+    def extra(self, adapter: Ref | None) -> dict[str, JsonValue]:
+        """Nothing; raises NotFound for any adapter."""
+        if adapter is not None:
+            raise NotFound(f"adapter '{adapter}' is not loaded in this engine", "an attached engine has its base only")
+        return {}
+
+    def answer(
+        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str]
+    ) -> Generation:
+        """One greedy answer; raises Invalid for what the server refuses, Unavailable when it is gone."""
+        return self._chat.answer(messages, self.extra(adapter), max_tokens, stop)
+
+    def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
+        """Not offered; always raises Invalid. Ask `caps.exact_tokens` first."""
+        raise Invalid("an attached engine takes no token ids", "use an engine whose caps say exact_tokens")
+
+    def alive(self) -> bool:
+        """Whether it lists its models within 5 s."""
+        try:
+            self._chat.get(f"{self.endpoint.url}/models")
+        except NoriaError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Drop the connections; the server stays as it is."""
+        self._chat.close()
+
+
+def _address(settings: EngineSettings) -> str:
+    if settings.url is None:
+        raise Invalid(
+            f"engines of kind '{settings.kind}' are attached and need a url", 'url = "http://127.0.0.1:8080/v1"'
+        )
+    address = settings.url.rstrip("/")
+    if urlsplit(address).scheme not in ("http", "https"):
+        raise Invalid(f"'{settings.url}' is not the address of a server", 'url = "http://127.0.0.1:8080/v1"')
+    return address
+
+
+def _connect(settings: EngineSettings) -> ChatClient:
+    """A client for the first model that the server lists."""
+    url = _address(settings)
+    key = engine_key(settings, url)
+    hint = f"is it running? curl {url}/models"
+    probe = ChatClient(Endpoint(url, key, ""), url, hint)
+    try:
+        model = probe.get(f"{url}/models")["data"][0]["id"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise Unavailable(f"engine '{url}' lists no models", f"look at it: curl {url}/models") from error
+    finally:
+        probe.close()
+    return ChatClient(Endpoint(url, key, str(model)), url, hint)

@@ -1,0 +1,89 @@
+"""Spark sessions over Spark Connect: Sail in this process, or a server that already runs."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from noria.errors import Invalid, Unavailable
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_INSTALL = "pip install 'noria[data]'"
+_PORT = 15002
+_TIMEOUT = 10.0
+"""Seconds that an attached server has to take a connection."""
+
+
+@contextmanager
+def session(address: str) -> Iterator[SparkSession]:
+    """A Spark session for the time of the block.
+
+    `embedded` starts Sail on a free loopback port and stops it at the end; `sc://host:port` attaches to a server
+    and leaves it alone, sending noria's own functions along, so that it need not be installed there. Raises Invalid
+    for another address, Unavailable when packages are missing or nothing answers.
+    """
+    if address == "embedded":
+        with _sail() as url, _connected(url) as spark:
+            yield spark
+    elif address.startswith("sc://"):
+        _reach(address)
+        with _connected(address) as spark:
+            _send_along()
+            yield spark
+    else:
+        raise Invalid(f"'{address}' is no Spark address", 'write spark = "embedded" or "sc://host:15002"')
+
+
+@contextmanager
+def _sail() -> Iterator[str]:
+    try:
+        from pysail.spark import SparkConnectServer
+    except ImportError as error:
+        raise Unavailable("the embedded data engine is not installed", _INSTALL) from error
+    server = SparkConnectServer("127.0.0.1", 0)
+    server.start(background=True)
+    try:
+        host, port = server.listening_address
+        yield f"sc://{host}:{port}"
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[SparkSession]:
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise Unavailable("the Spark client is not installed", _INSTALL) from error
+    spark = SparkSession.builder.remote(url).create()
+    try:
+        # Spark guesses the type of a partition's value otherwise, and "00" becomes a number.
+        spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")
+        yield spark
+    finally:
+        spark.stop()
+
+
+def _reach(address: str) -> None:
+    """Ask for a TCP connection first: the client would retry for minutes where nothing listens."""
+    host, _, port = address.removeprefix("sc://").partition("/")[0].partition(":")
+    try:
+        socket.create_connection((host, int(port or _PORT)), timeout=_TIMEOUT).close()
+    except ValueError as error:
+        raise Invalid(f"'{address}' has no valid port", "write it as sc://host:15002") from error
+    except OSError as error:
+        raise Unavailable(
+            f"no Spark Connect server answers at '{address}': {error}", 'start it, or set spark = "embedded"'
+        ) from error
+
+
+def _send_along() -> None:
+    from pyspark import cloudpickle
+
+    import noria
+
+    cloudpickle.register_pickle_by_value(noria)

@@ -1,0 +1,89 @@
+"""When two texts are nearly the same: shingles, MinHash signatures to find pairs, Jaccard similarity to verify them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+PERMUTATIONS = 128
+SEED = 42
+
+_WORD = re.compile(
+    # Scripts without spaces: every character is a word.
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+    # Else what stands between spaces and punctuation. Not \\w, which would cut words at the vowel signs of Hindi.
+    "|[^\\s\x00-/:-@\\[-`{-\u00a9\u00ab-\u00b1\u00b4-\u00b9\u00bb-\u00bf\u00d7\u00f7\u055a-\u055f\u0589\u05be\u05c0"
+    "\u05c3\u05f3\u05f4\u060c\u061b\u061f\u066a-\u066d\u06d4\u0964\u0965\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+    "\u2000-\u206f\u2190-\u2bff\u3000-\u303f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\ufe10-\ufe6f"
+    "\uff00-\uff0f\uff1a-\uff20]+"
+)
+
+
+def words(text: str) -> list[str]:
+    """Words of a text without case, compatibility forms (NFKC) and punctuation; single characters where no spaces are.
+
+    A text of nothing but punctuation is its own only word, so that "?" and "!" stay two texts.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return _WORD.findall(folded) or folded.split()
+
+
+def word_shingles(text: str, size: int = 3) -> frozenset[str]:
+    """Runs of `size` words; one shorter run for a text of fewer words, none for an empty text."""
+    found = words(text)
+    return frozenset(" ".join(found[at : at + size]) for at in range(max(min(len(found), 1), len(found) - size + 1)))
+
+
+def char_shingles(text: str, size: int = 3) -> frozenset[str]:
+    """Runs of `size` characters over the words of a text, spaces between and around them included."""
+    line = f" {' '.join(words(text))} "
+    return frozenset(line[at : at + size] for at in range(max(1, len(line) - size + 1)))
+
+
+def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
+    """Size of the intersection over that of the union, in [0, 1]; 1 for two empty sets."""
+    if not left or not right:
+        return 1.0 if left == right else 0.0
+    both = len(left & right)
+    return both / (len(left) + len(right) - both)
+
+
+def band_keys(shingles: Iterable[str], bands: int) -> list[bytes]:
+    """One key per band of a MinHash signature of 128 permutations (Broder 1997; banding: Indyk and Motwani 1998).
+
+    Two texts of Jaccard similarity s share a key with probability 1 - (1 - s^r)^b, for b bands of r = 128 / b rows.
+    `bands` must divide 128.
+    """
+    from rensa import RMinHash
+
+    sketch = RMinHash(num_perm=PERMUTATIONS, seed=SEED)
+    sketch.update(sorted(shingles))
+    digest = sketch.digest()
+    rows = PERMUTATIONS // bands
+    return [
+        b"".join(value.to_bytes(8, "little") for value in digest[band * rows : (band + 1) * rows])
+        for band in range(bands)
+    ]
+
+
+class Clusters:
+    """Connected components that grow by edges (union-find); a component is named by its smallest member."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def find(self, member: str) -> str:
+        """Name of the component of a member; an unknown member is a component of its own."""
+        root = member
+        while (above := self._parent.get(root, root)) != root:
+            root = above
+        while (above := self._parent.get(member, member)) != root:
+            self._parent[member] = root
+            member = above
+        return root
+
+    def join(self, left: str, right: str) -> None:
+        """Make one component of two."""
+        small, large = sorted((self.find(left), self.find(right)))
+        self._parent[large] = small

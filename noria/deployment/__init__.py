@@ -1,0 +1,1 @@
+"""What serves: gate, releases, and keeping the running engines as the ledger wants them."""

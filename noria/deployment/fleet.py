@@ -1,0 +1,177 @@
+"""Keeps the running engines and the gateway's snapshot as the ledger wants them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from noria import prompts
+from noria.deployment.supervise import Backoff
+from noria.errors import NoriaError
+from noria.ports import Engine, Platform
+from noria.settings import TaskSettings
+from noria.types import Candidate, Ref, Route, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An engine that runs, with the adapters it was started with."""
+
+    engine: Engine
+    adapters: frozenset[Ref]
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """An engine that no snapshot from `version` on names; it is closed when the gateway has let go of it."""
+
+    engine: Engine
+    version: int
+
+
+class Fleet:
+    """Starts, watches, switches and stops engines; writes what the gateway needs to know.
+
+    Adapters are fixed when an engine starts, so a release starts a second engine, waits until it is ready, moves the
+    routes there and drains the first. Call `poll` again and again; it never raises for an engine that fails.
+
+    Args:
+        platform: the opened back-ends.
+        publish: hands a snapshot to the gateway.
+        released: whether the gateway has taken this version and has nothing in flight at this URL.
+        report: told of every fault and every change, in one line.
+        monotonic: seconds, for delays between restarts.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        publish: Callable[[Snapshot], None],
+        released: Callable[[int, str], bool],
+        report: Callable[[str], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._platform = platform
+        self._publish = publish
+        self._released = released
+        self._report = report
+        self._monotonic = monotonic
+        self._running: dict[str, Running] = {}
+        self._draining: list[Draining] = []
+        self._closing: list[threading.Thread] = []
+        self._backoff: dict[str, Backoff] = {}
+        self._not_before: dict[str, float] = {}
+        self._snapshot = Snapshot(version=0, routes={}, keys={})
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What was published last."""
+        return self._snapshot
+
+    def poll(self) -> None:
+        """Bring what runs one step nearer to what the ledger wants."""
+        wanted = {name: self._wanted(name, task) for name, task in self._platform.settings.tasks.items()}
+        for engine in {task.engine for task in self._platform.settings.tasks.values()}:
+            adapters = frozenset(
+                each.adapter for each in wanted.values() if each.engine == engine and each.adapter is not None
+            )
+            self._keep(engine, adapters)
+        self._announce(wanted)
+        self._let_go()
+
+    def close(self) -> None:
+        """Stop every engine."""
+        for running in self._running.values():
+            self._close(running.engine)
+        for each in self._draining:
+            self._close(each.engine)
+        self._running, self._draining = {}, []
+        for thread in self._closing:
+            thread.join()
+
+    def _wanted(self, name: str, task: TaskSettings) -> Candidate:
+        settings = self._platform.settings.engines[task.engine]
+        base, quantization = self._platform.engines[settings.kind].base(settings)
+        plain = Candidate(
+            task=name, base=base, adapter=None, engine=task.engine, quantization=quantization,
+            prompt=prompts.definition(task.system),
+        )  # fmt: skip
+        live = self._platform.deployments.current(name)
+        champion = live.champion if live else None
+        if champion is None:
+            return plain
+        missing = [ref for ref in (champion.adapter, champion.index) if ref and not self._platform.lake.has(ref)]
+        fits = champion.base == base and champion.engine == task.engine and champion.prompt == plain.prompt
+        return champion if fits and not missing else plain
+
+    def _keep(self, name: str, adapters: frozenset[Ref]) -> None:
+        running = self._running.get(name)
+        if running and running.adapters == adapters and running.engine.alive():
+            return
+        if self._monotonic() < self._not_before.get(name, 0.0):
+            return
+        settings = self._platform.settings.engines[name]
+        folders = {ref: self._platform.lake.path(ref) for ref in sorted(adapters, key=str)}
+        try:
+            engine = self._platform.engines[settings.kind].start(settings, folders, self._log(name))
+        except NoriaError as error:
+            backoff = self._backoff.setdefault(name, Backoff())
+            delay = backoff.delay(self._monotonic())
+            self._not_before[name] = self._monotonic() + delay
+            self._report(f"engine '{name}' did not start: {error.fact}; next try in {delay:.1f} s")
+            return
+        if running is not None:
+            self._draining.append(Draining(running.engine, self._snapshot.version + 1))
+        self._running[name] = Running(engine, adapters)
+        self._report(f"engine '{name}' ready with {len(adapters)} adapter{'s' if len(adapters) != 1 else ''}")
+
+    def _announce(self, wanted: dict[str, Candidate]) -> None:
+        routes = {name: route for name, each in wanted.items() if (route := self._route(name, each)) is not None}
+        keys = {key.sha256: f"{key.role}:{key.name}" for key in self._platform.keys.all() if key.revoked is None}
+        new = Snapshot(version=self._snapshot.version + 1, routes=routes, keys=keys)
+        if new.routes != self._snapshot.routes or new.keys != self._snapshot.keys:
+            self._publish(new)
+            self._snapshot = new
+
+    def _route(self, name: str, wanted: Candidate) -> Route | None:
+        task = self._platform.settings.tasks[name]
+        running = self._running.get(task.engine)
+        if running is None:
+            return None
+        if wanted.adapter is not None and wanted.adapter not in running.adapters:
+            return self._snapshot.routes.get(name)
+        index = self._platform.lake.path(wanted.index) / "index" if wanted.index and task.context else None
+        endpoint = running.engine.endpoint
+        return Route(
+            task=name,
+            served_by=str(wanted.ref),
+            url=endpoint.url,
+            key=endpoint.key,
+            model=endpoint.model,
+            extra=running.engine.extra(wanted.adapter),
+            system=task.system,
+            index=str(index) if index else None,
+            k=task.context.k if task.context else 1,
+            context_chars=task.context_chars,
+            max_tokens=task.max_tokens,
+        )
+
+    def _let_go(self) -> None:
+        kept = []
+        for each in self._draining:
+            if self._snapshot.version >= each.version and self._released(each.version, each.engine.endpoint.url):
+                self._close(each.engine)
+            else:
+                kept.append(each)
+        self._draining = kept
+
+    def _close(self, engine: Engine) -> None:
+        # Draining may take seconds, in which the other engines must be watched.
+        thread = threading.Thread(target=engine.close, name="close-engine")
+        thread.start()
+        self._closing = [*(each for each in self._closing if each.is_alive()), thread]
+
+    def _log(self, name: str) -> Path:
+        return self._platform.settings.state / "logs" / f"engine-{name}.log"

@@ -1,0 +1,1 @@
+"""Metrics, answers through the engine that will serve, and reports."""

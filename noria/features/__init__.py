@@ -1,0 +1,1 @@
+"""Examples as token ids, attention mask and loss mask."""

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible data plane: the only hot path, a process of its own."""

@@ -1,0 +1,98 @@
+"""HTTP as the gateway speaks it: reading a request's body, answering in JSON, errors in OpenAI's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from noria.errors import Invalid, NoriaError
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+LONGEST_BODY = 4 * 1024 * 1024
+JSON: Header = (b"content-type", b"application/json")
+
+
+class TooLarge(Invalid):
+    """The request is longer than the gateway takes."""
+
+    status = 413
+
+
+class WrongMethod(Invalid):
+    """The path exists, but not for this method."""
+
+    status = 405
+
+
+class EngineFault(NoriaError):
+    """The engine refused or failed; status and message are its own, or 502 and 504 where it has none to give."""
+
+    code = "engine_error"
+
+    def __init__(self, status: int, fact: str, kind: str = "engine_error") -> None:
+        super().__init__(fact)
+        self.status = status
+        self.code = kind
+
+
+class ClientGone(Exception):
+    """The client left before its request was whole."""
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+    """The whole body of a request; raises TooLarge or ClientGone."""
+    length = headers.get(b"content-length", b"0")
+    if length.isdigit() and int(length) > LONGEST_BODY:
+        raise _too_large(int(length))
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        part = event.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if size > LONGEST_BODY:
+            raise _too_large(size)
+        if not event.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """A request's body as a JSON object; raises Invalid."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"the body is not JSON: {error}", "send one JSON object") from error
+    if not isinstance(found, dict):
+        raise Invalid("the body is JSON, but not an object", 'send {"model": …, "messages": […]}')
+    return found
+
+
+async def answer(send: Send, status: int, body: bytes, headers: Sequence[Header] = (JSON,)) -> None:
+    """Send one whole answer."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def error_body(error: NoriaError) -> bytes:
+    """An error in OpenAI's shape, with the hint after the fact."""
+    message = f"{error.fact}; {error.hint}" if error.hint else error.fact
+    return orjson.dumps({"error": {"message": message, "type": error.code, "param": None, "code": error.code}})
+
+
+def error_headers(error: NoriaError) -> list[Header]:
+    """The headers that belong to an error."""
+    return [JSON, (b"retry-after", b"1")] if error.retryable else [JSON]
+
+
+def _too_large(size: int) -> TooLarge:
+    return TooLarge(f"the body has {size} bytes; the most is {LONGEST_BODY}", "send a shorter conversation")

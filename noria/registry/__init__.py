@@ -1,0 +1,1 @@
+"""Lineage: from an answer back to the rows that taught it."""

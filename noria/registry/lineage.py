@@ -1,0 +1,141 @@
+"""Walks from an answer to the adapter, the evidence that promoted it and the very rows that trained it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from noria.errors import NotFound
+from noria.ports import Platform
+from noria.types import Artifact, Candidate, Deployment, Interaction, Ref
+
+HISTORY = 10_000
+"""Releases of a task that are searched for a candidate."""
+
+
+def explain(platform: Platform, identity: str, limit: int = 5) -> dict[str, Any]:
+    """Why an answer is what it is.
+
+    Args:
+        platform: the opened back-ends.
+        identity: id of the interaction (header `x-noria-interaction`).
+        limit: how many training rows to show; those that share most words with the question come first.
+
+    Returns:
+        answer, served_by, decision, report, adapter, dataset, rows and sources, ready for JSON; what does not exist
+        (the base has no adapter) is None or empty.
+
+    Raises:
+        NotFound: no such interaction.
+    """
+    told = platform.traffic.interaction(identity)
+    if told is None:
+        raise NotFound(f"there is no answer '{identity}'", "its id stands in the header x-noria-interaction")
+    release, champion = _release(platform, told)
+    adapter = champion.adapter if champion else None
+    chain = {artifact.ref.kind: artifact for artifact in ancestors(platform, adapter)} if adapter else {}
+    dataset = chain["dataset"].ref if "dataset" in chain else None
+    rows = _rows(platform, chain, told, limit)
+    return {
+        "answer": {
+            "id": told.id,
+            "at": told.at.isoformat(),
+            "task": told.task,
+            "question": _question(told),
+            "text": told.answer,
+            "context": told.context,
+        },
+        "served_by": told.served_by,
+        "decision": release.decision.model_dump(mode="json") if release else None,
+        "report": _report(platform, release),
+        "adapter": str(adapter) if adapter else None,
+        "dataset": str(dataset) if dataset else None,
+        "rows": [{name: row[name] for name in ("id", "origin", "text")} for row in rows],
+        "sources": _sources(platform, chain, rows),
+    }
+
+
+def ancestors(platform: Platform, ref: Ref) -> Iterator[Artifact]:
+    """The artifact and, nearest first, all that it was made from."""
+    queue, seen = [ref], set[Ref]()
+    while queue:
+        here = queue.pop(0)
+        made = platform.runs.artifact(here) if here not in seen else None
+        if made is not None:
+            seen.add(here)
+            yield made
+            # The adapter that a training went on from is an ancestor too, but its own dataset is an older one.
+            queue += [parent for parent in made.parents if parent.kind != "adapter"]
+
+
+def _release(platform: Platform, told: Interaction) -> tuple[Deployment | None, Candidate | None]:
+    for release in platform.deployments.history(told.task, HISTORY):
+        champion = release.champion if release.decision.verdict == "promote" else None
+        if champion is not None and str(champion.ref) == told.served_by:
+            return release, champion
+    return None, None
+
+
+def _report(platform: Platform, release: Deployment | None) -> str | None:
+    if release is None:
+        return None
+    for cycle, runs in platform.runs.cycles(release.task, HISTORY):
+        if cycle.id == release.cycle:
+            return next((str(run.output) for run in runs if run.stage == "report"), _evidence(platform, runs))
+    return None
+
+
+def _evidence(platform: Platform, runs: list[Any]) -> str | None:
+    for run in runs:
+        if run.stage == "release" and (made := platform.runs.artifact(run.output)) is not None:
+            return next((str(parent) for parent in made.parents if parent.kind == "report"), None)
+    return None
+
+
+def _rows(platform: Platform, chain: dict[str, Artifact], told: Interaction, limit: int) -> list[dict[str, Any]]:
+    if "dataset" not in chain or "features" not in chain:
+        return []
+    learned = pq.read_table(platform.lake.path(chain["features"].ref) / "features.parquet", columns=["id"])
+    ids = set(learned.column("id").to_pylist())
+    asked = _words(_question(told))
+    found = []
+    for row in pq.read_table(platform.lake.path(chain["dataset"].ref) / "train.parquet").to_pylist():
+        if row["id"] in ids:
+            question = json.loads(row["messages"])[-1]["content"]
+            words = _words(question)
+            near = len(asked & words) / max(1, len(asked | words))
+            found.append((near, row | {"text": f"{question} -> {row['target']}"}))
+    found.sort(key=lambda item: (-item[0], item[1]["id"]))
+    return [row for _, row in found[:limit]]
+
+
+def _sources(platform: Platform, chain: dict[str, Artifact], rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    wanted = {row["document"] for row in rows if row["document"]}
+    sources: dict[tuple[str, str, str], None] = {}
+    if "documents" in chain and wanted:
+        table = pq.read_table(
+            platform.lake.path(chain["documents"].ref) / "documents.parquet", columns=["id", "source", "file", "digest"]
+        )
+        for document in table.to_pylist():
+            if document["id"] in wanted:
+                sources[document["source"], document["file"], document["digest"]] = None
+    for row in rows:
+        if row["origin"].startswith("traffic"):
+            sources["traffic", row["conversation"], row["id"]] = None
+    return [{"name": name, "file": file, "digest": digest} for name, file, digest in sources]
+
+
+def _question(told: Interaction) -> str:
+    for message in reversed(told.messages):
+        if message.get("role") == "user":
+            content = message.get("content")
+            return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    return ""
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))

@@ -1,0 +1,1 @@
+"""Recipes: what is learned, in which order, from where."""

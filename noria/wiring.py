@@ -1,0 +1,89 @@
+"""open_platform: from settings to the bag of back-ends, found by entry points."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from noria import settings as reading
+from noria.backends import ledger
+from noria.backends.clock import SystemClock
+from noria.backends.folder_lake import FolderLake
+from noria.backends.fts import Indexes
+from noria.errors import Invalid
+from noria.ports import EngineKind, Platform, Tokenizer
+from noria.settings import EngineSettings, Settings, known
+from noria.traffic.log import TrafficLog
+
+
+def open_platform(settings: Settings) -> Platform:
+    """Open every back-end that the settings name; raises Invalid or Unavailable with the place of the fault."""
+    from noria.backends import mlflow_tracking, peft_trainer, plots, spark
+
+    root, state = settings.root, settings.state
+    lake = local_lake(settings)
+    state.mkdir(exist_ok=True)
+    database = ledger.open_engine(settings.runtime.ledger, root)
+    trainer = peft_trainer.PeftTrainer(state / "models")
+
+    @cache
+    def tokenizer(model: Path) -> Tokenizer:
+        from noria.backends.chat_tokenizer import ChatTokenizer
+
+        return ChatTokenizer(trainer.tokenizer(model))
+
+    return Platform(
+        settings=settings,
+        clock=SystemClock(),
+        lake=FolderLake(lake),
+        runs=ledger.SqlRuns(database),
+        deployments=ledger.SqlDeployments(database),
+        keys=ledger.SqlKeys(database),
+        engines=engine_kinds(settings),
+        model=base_model,
+        tokenizer=tokenizer,
+        trainer=trainer,
+        tracking=mlflow_tracking.MlflowTracking(settings.runtime.tracking, root),
+        indexes=Indexes(),
+        traffic=TrafficLog(state / "segments", lake),
+        draw=plots.report,
+        spark=partial(spark.session, settings.runtime.spark),
+    )
+
+
+def local_lake(settings: Settings) -> Path:
+    """The lake's folder; raises Invalid for an object store, which this version does not write to."""
+    text = settings.runtime.lake
+    if "://" in text:
+        raise Invalid(
+            f"the lake '{text}' is not a folder",
+            'use a folder such as "./lake"',
+            where=settings.place("runtime", "lake"),
+        )
+    return (settings.root / text).resolve()
+
+
+def engine_kinds(settings: Settings) -> dict[str, EngineKind]:
+    """The kinds of engine in use, by name; raises Invalid for one that nobody provides."""
+    doors = {door.name: door for door in entry_points(group="noria.engines")}
+    for name, engine in settings.engines.items():
+        if engine.kind not in doors:
+            raise Invalid(
+                f"engine '{name}' is of unknown kind '{engine.kind}'",
+                known(engine.kind, doors),
+                where=settings.place("engines", name, "kind"),
+            )
+    return {kind: doors[kind].load()() for kind in {engine.kind for engine in settings.engines.values()}}
+
+
+def base_model(name: str) -> Path:
+    """The file of a base model, by its known name or its path."""
+    from noria.backends import llamacpp
+
+    return llamacpp.model_path(EngineSettings(kind="llamacpp", model=name))
+
+
+def open_project(start: Path) -> Platform:
+    """Find noria.toml from `start` upwards and open its platform."""
+    return open_platform(reading.load(reading.find(start)))

@@ -1,0 +1,98 @@
+"""Personal data: what must be found, what must be left alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noria.guards.personal import find, scrub
+
+FOUND = [
+    ("write to jane.doe+x@shop.example.com.", "write to <email>."),
+    ("mail: müller@straße.example!", "mail: <email>!"),
+    ("call 0800 555 0147 now", "call <phone> now"),
+    ("ring +49 30 901820.", "ring <phone>."),
+    ("ring +49 (0)30 123456-78", "ring <phone>"),
+    ("(555) 234-5678", "<phone>"),
+    ("555-234-5678", "<phone>"),
+    ("030/1234567", "<phone>"),
+    ("le 01.23.45.67.89 ou", "le <phone> ou"),
+    ("phone: 07700900123", "phone: <phone>"),
+    ("my card 4111 1111 1111 1111, please", "my card <card>, please"),
+    ("5555-5555-5555-4444", "<card>"),
+    ("378282246310005", "<card>"),
+    ("from GB82 WEST 1234 5698 7654 32, do", "from <iban>, do"),
+    ("DE89370400440532013000 OK", "<iban> OK"),
+    ("de89 3704 0044 0532 0130 00 and", "<iban> and"),
+    ("host 192.168.4.20 is down", "host <ip> is down"),
+    ("10.0.0.1", "<ip>"),
+    ("at 2001:db8::8a2e:370:7334", "at <ip>"),
+    ("SSN 123-45-6789", "SSN <ssn>"),
+    ("key AKIAIOSFODNN7EXAMPLE", "key <secret>"),
+    ("ghp_" + "a1B2" * 9, "<secret>"),
+    ("xoxb-123456789012-abcdef", "<secret>"),
+    ("sk-" + "a1B2" * 6, "<secret>"),
+    ("-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----\nend", "<secret>\nend"),
+    ("order 12, call 0800 555 0147", "order 12, call <phone>"),
+]
+
+LEFT = [
+    "4111 1111 1111 1112",
+    "DE89 3704 0044 0532 0130 01",
+    "version 10.2.3",
+    "version 10.2.3.4",
+    "v1.2.3.4",
+    "8.1.6.1. aptitude is a tool",
+    "see section 8.1.6.1",
+    "127.0.0.1",
+    "ISBN 978-3-16-148410-0",
+    "0-306-40615-2",
+    "order 0012345678",
+    "ticket no. 0800 123 456",
+    "tracking 00340434161094021501",
+    "550e8400-e29b-41d4-a716-446655440000",
+    "00:1B:44:11:3A:B7",
+    "at 10:30:15",
+    "01.02.2024 and 2024-01-15 10:30",
+    "€1,299.00 or 12 345 678.90",
+    "2.500.000 people",
+    "000-12-3456",
+    "900-12-3456",
+    "std::vector<a::b>",
+    "@home and a@b",
+    "3.14159265358979",
+    "Where is my order 2201?",
+]
+
+
+@pytest.mark.parametrize(("text", "clean"), FOUND)
+def test_personal_data_is_replaced_by_its_kind(text: str, clean: str) -> None:
+    assert scrub(text)[0] == clean
+
+
+@pytest.mark.parametrize("text", LEFT)
+def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
+    assert scrub(text) == (text, {})
+
+
+def test_findings_point_at_the_text() -> None:
+    text = "a@b.example and 192.0.2.7 and a@b.example"
+    findings = find(text)
+    assert [text[one.start : one.end] for one in findings] == ["a@b.example", "192.0.2.7", "a@b.example"]
+    assert [one.kind for one in findings] == ["email", "ip", "email"]
+    assert scrub(text)[1] == {"email": 2, "ip": 1}
+
+
+@given(st.text(alphabet="ab@.:-+() 0123456789DEé\n", max_size=80))
+def test_scrubbing_twice_is_scrubbing_once(text: str) -> None:
+    once = scrub(text)[0]
+    assert scrub(once) == (once, {})
+
+
+@given(st.text(max_size=200))
+def test_findings_are_in_order_and_apart(text: str) -> None:
+    ends = [0]
+    for finding in find(text):
+        assert ends[-1] <= finding.start < finding.end <= len(text)
+        ends.append(finding.end)

@@ -1,0 +1,210 @@
+"""The stage `sources`: provenance, quarantine, what it observes and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pydantic import JsonValue
+
+from noria.errors import Conflict, Invalid, Unavailable
+from noria.lake import collect
+from noria.ports import Platform
+from noria.settings import Settings, load
+from noria.stage import Look, Work
+from noria.types import Document, Feedback, Interaction
+
+HEAD = """
+[project]
+name = "shop"
+[engines.local]
+kind = "llamacpp"
+model = "none"
+[tasks.help]
+sources = ["data"]
+base = "none"
+engine = "local"
+"""
+
+
+class Silence:
+    """Port Traffic with nothing in it."""
+
+    def ship(self) -> int:
+        return 0
+
+    def mark(self) -> JsonValue:
+        return None
+
+    def read(self, mark: JsonValue) -> tuple[list[Interaction], list[Feedback]]:
+        return [], []
+
+    def interaction(self, identity: str) -> Interaction | None:
+        return None
+
+
+class Quiet:
+    """Progress that nobody watches."""
+
+    def update(self, label: str, done: float, total: float, note: str = "") -> None:
+        assert done <= total
+
+
+class Project:
+    """A folder with a noria.toml and one source."""
+
+    def __init__(self, root: Path, source: str) -> None:
+        self.root = root
+        (root / "noria.toml").write_text(f'{HEAD}[[sources]]\nname = "data"\n{source}\n')
+
+    @property
+    def platform(self) -> Platform:
+        used = {"settings": self.settings, "traffic": Silence()}
+        parts: dict[str, Any] = {part.name: used.get(part.name) for part in fields(Platform)}
+        return Platform(**parts)
+
+    @property
+    def settings(self) -> Settings:
+        return load(self.root / "noria.toml")
+
+    def observed(self) -> JsonValue:
+        return collect.observes(Look(self.platform, "help", self.settings.tasks["help"], {}))
+
+    def run(self, observed: JsonValue = None) -> dict[str, list[dict[str, Any]]]:
+        out = self.root / "out"
+        out.mkdir(exist_ok=True)
+        seen = self.observed() if observed is None else observed
+        collect.work(Work(self.platform, "help", self.settings.tasks["help"], "c", {}, seen, out, Quiet()))
+        return {file.stem: pq.read_table(file).to_pylist() for file in out.glob("*.parquet")}
+
+
+def test_records_carry_their_provenance(tmp_path: Path) -> None:
+    data = b"id,question,answer\n007,Why?,Because.\n008,Who?,\n009,caf\xe9,x\n"
+    (tmp_path / "a.csv").write_bytes(data)
+    project = Project(tmp_path, 'kind = "csv"\npath = "*.csv"\nmap = { question = "question", answer = "answer" }')
+    tables = project.run()
+    (row,) = tables["documents"]
+    document = Document(**{**row, "fields": json.loads(row["fields"])})
+    assert document.fields == {"id": "007", "question": "Why?", "answer": "Because."}
+    assert document.text == "id: 007\nquestion: Why?\nanswer: Because."
+    assert (document.file, document.offset) == ("a.csv", data.index(b"007"))
+    assert document.digest == hashlib.sha256(data).hexdigest()
+    assert document.conversation == document.id
+    assert [(bad["offset"], bad["reason"]) for bad in tables["quarantine"]] == [
+        (data.index(b"008"), "column 'answer' is empty"),
+        (data.index(b"009"), "not valid UTF-8: byte 0xe9"),
+    ]
+    assert tables["interactions"] == tables["feedback"] == []
+
+
+def test_a_conversation_column_groups_rows_and_stays_out_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"c": "7", "q": "A", "a": "B"}\n{"c": "8", "q": "A", "a": "B"}\n')
+    names = 'map = { question = "q", answer = "a", conversation = "c" }'
+    rows = Project(tmp_path, f'kind = "jsonl"\npath = "a.jsonl"\n{names}').run()["documents"]
+    assert {row["conversation"] for row in rows} == {"7", "8"}
+    assert {row["text"] for row in rows} == {"q: A\na: B"}
+    assert len({row["id"] for row in rows}) == 2
+
+
+def test_ids_outlive_moved_rows_and_files(tmp_path: Path) -> None:
+    project = Project(tmp_path, 'kind = "jsonl"\npath = "*.jsonl"')
+    (tmp_path / "a.jsonl").write_text('{"x": "1"}\n{"x": "2"}\n')
+    before = {row["text"]: row["id"] for row in project.run()["documents"]}
+    (tmp_path / "a.jsonl").unlink()
+    (tmp_path / "b.jsonl").write_text('{"x": "0"}\n{"x": "2"}\n{"x": "1"}\n')
+    after = {row["text"]: row["id"] for row in project.run()["documents"]}
+    assert before.items() <= after.items()
+
+
+def test_sql_rows_come_from_a_file_in_the_project(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "shop.db") as database:
+        database.execute("create table orders (id text, item text, due integer)")
+        database.executemany("insert into orders values (?, ?, ?)", [("002", "Bowl", None), ("001", "Größe L", 3)])
+    database.close()
+    source = 'kind = "sql"\nurl = "sqlite:///shop.db"\nquery = "select * from orders order by item {}"'
+    project = Project(tmp_path, source.format("asc"))
+    rows = project.run()["documents"]
+    assert {row["text"] for row in rows} == {"id: 001\nitem: Größe L\ndue: 3", "id: 002\nitem: Bowl"}
+    assert {row["file"] for row in rows} == {"shop.db"}
+    assert Project(tmp_path, source.format("desc")).observed() == project.observed()
+
+
+@pytest.mark.parametrize(
+    ("url", "query", "error"),
+    [
+        ("sqlite:///missing.db", "select 1", "there is no database 'missing.db'"),
+        ("sqlite://", "select from", "the query failed"),
+        ("nonsense", "select 1", "is no database address"),
+    ],
+)
+def test_a_wrong_database_is_refused(tmp_path: Path, url: str, query: str, error: str) -> None:
+    with pytest.raises(Invalid, match=error) as caught:
+        Project(tmp_path, f'kind = "sql"\nurl = "{url}"\nquery = "{query}"').run()
+    assert caught.value.where == "noria.toml:14"
+
+
+def test_a_query_cannot_write(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "shop.db") as database:
+        database.execute("create table orders (id text)")
+    database.close()
+    with pytest.raises(Invalid, match="readonly"):
+        Project(tmp_path, 'kind = "sql"\nurl = "sqlite:///shop.db"\nquery = "delete from orders returning id"').run()
+
+
+def test_a_pattern_without_files_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=r"source 'data': no file matches 'data/\*.csv'") as caught:
+        Project(tmp_path, 'kind = "csv"\npath = "data/*.csv"').run()
+    assert caught.value.where == "noria.toml:14"
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "why"),
+    [
+        ("csv", b"", "its files hold no row"),
+        ("csv", b"a,b\n1\n", "all of its 1 rows are faulty, the first: x, 4: the row has 1 values"),
+        ("json", b"{", "not valid JSON"),
+        ("html", b"<h1>Title</h1>", "1 times section without text"),
+    ],
+)
+def test_an_empty_source_is_refused_with_the_reason(tmp_path: Path, kind: str, data: bytes, why: str) -> None:
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(Invalid, match="source 'data' is empty") as caught:
+        Project(tmp_path, f'kind = "{kind}"\npath = "x"').run()
+    assert why in caught.value.fact
+    assert caught.value.where == "noria.toml:11"
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"q,a\n1,2\n")
+    with pytest.raises(Invalid, match="there is no column 'question', but: q, a"):
+        Project(tmp_path, 'kind = "csv"\npath = "x"\nmap = { question = "question", answer = "a" }').run()
+
+
+def test_what_is_observed_changes_with_the_files_and_only_with_them(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One.")
+    project = Project(tmp_path, 'kind = "text"\npath = "*.txt"')
+    before = project.observed()
+    assert project.observed() == before
+    (tmp_path / "b.txt").write_text("Two.")
+    assert project.observed() != before
+    with pytest.raises(Conflict, match="changed while it was read"):
+        project.run(before)
+
+
+def test_an_absolute_path_may_lie_outside(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "near").mkdir()
+    (tmp_path / "far" / "a.txt").write_text("Here.")
+    rows = Project(tmp_path / "near", f'kind = "text"\npath = "{tmp_path}/far/*.txt"').run()["documents"]
+    assert [(row["file"], row["text"]) for row in rows] == [("a.txt", "Here.")]
+
+
+def test_a_silent_database_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises((Unavailable, Invalid)):
+        Project(tmp_path, 'kind = "sql"\nurl = "postgresql+psycopg://u:secret@127.0.0.1:9/x"\nquery = "select 1"').run()

@@ -1,0 +1,88 @@
+"""The prompt definition: the format of C15 and C16, and that every text survives the way there and back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from noria import prompts
+from noria.errors import Invalid
+from noria.prompts import Annotated
+from noria.types import Message
+
+PASSWORD = """[Context] If you've forgotten your password...
+[Question] How can I reset my password?
+[Answer] To reset your password...
+####"""
+
+ORDER = """[Context] Your order is on its way.
+[Question] Where is my order?
+[Answer] Your order is currently in transit.
+####"""
+
+markers = st.sampled_from(["[Context]", "[Question]", "[Answer]", "####", "\\", "\n", " ", "a", "ü"])
+texts = st.one_of(st.text(), st.lists(markers).map("".join))
+
+
+@pytest.mark.parametrize("text", [PASSWORD, ORDER])
+def test_the_sample_rows_parse_and_render_exactly(text: str) -> None:
+    assert prompts.annotate(prompts.parse(text)) == text
+
+
+def test_the_first_sample_has_its_three_parts() -> None:
+    assert prompts.parse(PASSWORD) == Annotated(
+        "If you've forgotten your password...", "How can I reset my password?", "To reset your password..."
+    )
+
+
+@given(st.none() | texts, texts, texts)
+@example("x\n[Question] y", "####", "\\####\n[Answer]")
+@example("", "", "")
+def test_any_text_survives(context: str | None, question: str, answer: str) -> None:
+    parts = Annotated(context, question, answer)
+    assert prompts.parse(prompts.annotate(parts)) == parts
+
+
+@pytest.mark.parametrize("text", ["", "[Question] a\n[Answer] b", "[Answer] b\n[Question] a\n####", "x [Question] a"])
+def test_what_is_no_annotated_prompt_is_refused(text: str) -> None:
+    with pytest.raises(Invalid, match="annotated prompt"):
+        prompts.parse(text)
+
+
+def test_training_and_serving_say_the_same() -> None:
+    served = prompts.render(
+        "Be kind.", [Message(role="user", content="Where is my order?")], "Your order is on its way."
+    )
+    assert served[0] == Message(role="system", content="Be kind.")
+    learned = prompts.answer_part("Your order is currently in transit.")
+    assert served[1].content + learned == ORDER
+
+
+def test_only_the_last_question_is_annotated() -> None:
+    turns = [
+        Message(role="user", content="Hello"),
+        Message(role="assistant", content="Hi"),
+        Message(role="user", content="Where?"),
+    ]
+    assert [message.content for message in prompts.render(None, turns, None)] == [
+        "Hello",
+        "Hi",
+        "[Question] Where?\n[Answer]",
+    ]
+
+
+def test_a_conversation_that_ends_on_the_assistant_is_refused() -> None:
+    with pytest.raises(Invalid, match="ends with 'assistant'"):
+        prompts.render(None, [Message(role="assistant", content="THE SIS-TERS!")], None)
+
+
+@given(st.text(), st.integers(1, 300))
+def test_a_shortened_text_is_a_beginning_within_the_limit(text: str, limit: int) -> None:
+    short = prompts.shorten(text, limit)
+    assert len(short) <= limit
+    assert text.startswith(short)
+
+
+def test_a_change_of_wording_changes_the_definition() -> None:
+    assert prompts.definition("a") != prompts.definition("b")
