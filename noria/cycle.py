@@ -80,12 +80,12 @@ def turn(
     name, task = platform.settings.task(name)
     stages = _stages(until)
     with _alone(platform.settings.state / "locks", name):
-        cycle = _open_cycle(platform, name)
+        cycle, before = _open_cycle(platform, name)
         done: dict[str, Artifact] = {}
         steps = []
         for number, stage in enumerate(stages, 1):
             started(stage.name, number, len(stages))
-            step = run_stage(stage, platform, name, task, cycle.id, done, progress)
+            step = run_stage(stage, platform, name, task, cycle.id, done, progress, before.get(stage.name))
             done[stage.name] = step.artifact
             steps.append(step)
             finished(step)
@@ -109,14 +109,17 @@ def _stages(until: str | None) -> tuple[Stage, ...]:
     return STAGES[: names.index(until) + 1]
 
 
-def _open_cycle(platform: Platform, name: str) -> Cycle:
+def _open_cycle(platform: Platform, name: str) -> tuple[Cycle, dict[str, Artifact]]:
+    """The cycle that was killed, with what it had made, or a new one."""
     latest = platform.runs.cycles(name, 1)
     if latest and latest[0][0].ended is None:
-        return latest[0][0]
+        cycle, runs = latest[0]
+        made = ((run, platform.runs.artifact(run.output)) for run in runs)
+        return cycle, {run.stage: each.model_copy(update={"run_key": run.key}) for run, each in made if each}
     now = platform.clock.now()
     cycle = Cycle(id=new_id(now), task=name, began=now)
     platform.runs.begin(cycle)
-    return cycle
+    return cycle, {}
 
 
 @contextmanager

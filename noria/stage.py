@@ -110,31 +110,52 @@ def run_stage(
     cycle: str,
     done: Mapping[str, Artifact],
     progress: Progress,
+    before: Artifact | None = None,
 ) -> Step:
-    """Run one stage, or take the product of the finished run with the same key."""
+    """Run one stage, or take the product of the finished run with the same key.
+
+    `before` is what this very cycle made of the stage before it was killed: what was observed then is taken again,
+    or a cycle on a busy system would begin anew with every restart.
+    """
     inputs = {read: done[read] for read in stage.reads}
     look = Look(platform, name, task, inputs)
+    params = stage.params(look)
+    if before is not None and not stage.effect:
+        observed = before.meta.get("observed")
+        if run_key(stage, params, inputs, observed) == before.run_key and platform.lake.has(before.ref):
+            return Step(stage.name, before, 0.0, skipped=True)
     observed = stage.observes(look)
-    key = run_key(stage, stage.params(look), inputs, observed)
+    key = run_key(stage, params, inputs, observed)
     found = None if stage.effect else platform.runs.find(key)
     if found is not None and platform.lake.has(found.ref):
+        _record(stage, platform, name, cycle, found, 0.0)
         return Step(stage.name, found, 0.0, skipped=True)
     began = time.monotonic()
     scratch = platform.lake.scratch(f"{cycle}-{key}")
     work = Work(platform, name, task, cycle, inputs, observed, scratch, progress)
     try:
-        meta = _attempt(stage, work)
+        meta = {**_attempt(stage, work), "observed": observed}
         ref = platform.lake.commit(scratch, stage.name, name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    artifact = Artifact(ref=ref, parents=_parents(stage, inputs, meta), run_key=key, meta=meta)
     seconds = time.monotonic() - began
-    artifact = Artifact(ref=ref, parents=_parents(stage, inputs, meta), run_key=key, meta=dict(meta))
-    run = Run(
-        key=key, stage=stage.name, task=name, cycle=cycle, output=ref,
-        seconds=round(seconds, 3), peak_mb=_peak_mb(), at=platform.clock.now(),
-    )  # fmt: skip
-    platform.runs.record(run, artifact)
+    _record(stage, platform, name, cycle, artifact, seconds)
     return Step(stage.name, artifact, seconds, skipped=False)
+
+
+def _record(stage: Stage, platform: Platform, name: str, cycle: str, artifact: Artifact, seconds: float) -> None:
+    run = Run(
+        key=artifact.run_key,
+        stage=stage.name,
+        task=name,
+        cycle=cycle,
+        output=artifact.ref,
+        seconds=round(seconds, 3),
+        peak_mb=_peak_mb(),
+        at=platform.clock.now(),
+    )
+    platform.runs.record(run, artifact)
 
 
 def _attempt(stage: Stage, work: Work) -> Mapping[str, JsonValue]:

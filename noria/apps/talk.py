@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 
-from noria.apps import access, up
+from noria.apps import access
 from noria.errors import NoriaError, Unavailable
 from noria.ports import Platform
 
 
 def ask(platform: Platform, task: str, question: str) -> dict[str, str]:
     """One answer, with its id and who served it; raises Unavailable when nothing serves."""
-    url = up.address(platform)
+    url = address(platform)
     body = {"model": task, "messages": [{"role": "user", "content": question}]}
     headers = {"authorization": f"Bearer {access.admin_key(platform)}"}
     try:
@@ -26,3 +28,11 @@ def ask(platform: Platform, task: str, question: str) -> dict[str, str]:
         "id": answer.headers["x-noria-interaction"],
         "served_by": answer.headers["x-noria-served-by"],
     }
+
+
+def address(platform: Platform) -> str:
+    """URL of the running data plane; raises Unavailable when the project is not up."""
+    file = platform.settings.state / "up.json"
+    if not file.is_file():
+        raise Unavailable("nothing serves here", "start it: noria up")
+    return str(json.loads(file.read_text())["data"])

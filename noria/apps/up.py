@@ -149,14 +149,6 @@ class Serving:
         self._stopping.set()
 
 
-def address(platform: Platform) -> str:
-    """URL of the running data plane; raises Unavailable when the project is not up."""
-    file = platform.settings.state / "up.json"
-    if not file.is_file():
-        raise Unavailable("nothing serves here", "start it: noria up")
-    return str(json.loads(file.read_text())["data"])
-
-
 @contextmanager
 def _alone(state: Path) -> Iterator[None]:
     (state / "logs").mkdir(parents=True, exist_ok=True)

@@ -85,14 +85,7 @@ def _report(platform: Platform, release: Deployment | None) -> str | None:
         return None
     for cycle, runs in platform.runs.cycles(release.task, HISTORY):
         if cycle.id == release.cycle:
-            return next((str(run.output) for run in runs if run.stage == "report"), _evidence(platform, runs))
-    return None
-
-
-def _evidence(platform: Platform, runs: list[Any]) -> str | None:
-    for run in runs:
-        if run.stage == "release" and (made := platform.runs.artifact(run.output)) is not None:
-            return next((str(parent) for parent in made.parents if parent.kind == "report"), None)
+            return next((str(run.output) for run in runs if run.stage == "report"), None)
     return None
 
 
