@@ -35,7 +35,6 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """Present time, aware, in UTC."""
-        ...
 
 
 class Progress(Protocol):
@@ -43,7 +42,6 @@ class Progress(Protocol):
 
     def update(self, label: str, done: float, total: float, note: str = "") -> None:
         """`done` of `total` units of the work called `label`; `note` is shown beside the bar."""
-        ...
 
 
 class Lake(Protocol):
@@ -51,19 +49,15 @@ class Lake(Protocol):
 
     def scratch(self, key: str) -> Path:
         """An empty folder to write in; what was left in it by a killed run is gone."""
-        ...
 
     def commit(self, folder: Path, kind: str, name: str) -> Ref:
         """Move a finished scratch folder to its place, atomically; the same content twice is one artifact."""
-        ...
 
     def path(self, ref: Ref) -> Path:
         """Folder of an artifact; raises NotFound."""
-        ...
 
     def has(self, ref: Ref) -> bool:
         """Whether the artifact is there."""
-        ...
 
 
 class Runs(Protocol):
@@ -71,27 +65,21 @@ class Runs(Protocol):
 
     def begin(self, cycle: Cycle) -> None:
         """Record a cycle that starts."""
-        ...
 
     def end(self, cycle: Cycle) -> None:
         """Record how it ended."""
-        ...
 
     def record(self, run: Run, artifact: Artifact) -> None:
         """Store a finished run and what it made, in one transaction."""
-        ...
 
     def find(self, key: str) -> Artifact | None:
         """What the run with this key made."""
-        ...
 
     def artifact(self, ref: Ref) -> Artifact | None:
         """The artifact of this name, with its parents."""
-        ...
 
     def cycles(self, task: str | None, limit: int) -> list[tuple[Cycle, list[Run]]]:
         """The latest cycles, newest first, with their runs in order."""
-        ...
 
 
 class Deployments(Protocol):
@@ -99,19 +87,15 @@ class Deployments(Protocol):
 
     def current(self, task: str) -> Deployment | None:
         """The live deployment of a task."""
-        ...
 
     def all(self) -> list[Deployment]:
         """The live deployment of every task."""
-        ...
 
     def history(self, task: str, limit: int) -> list[Deployment]:
         """Releases of a task, newest first."""
-        ...
 
     def swap(self, new: Deployment) -> None:
         """Store `new` if the live version is `new.version - 1`; raises Conflict otherwise."""
-        ...
 
 
 class Keys(Protocol):
@@ -119,15 +103,12 @@ class Keys(Protocol):
 
     def all(self) -> list[ApiKey]:
         """Every key, revoked ones too."""
-        ...
 
     def add(self, key: ApiKey) -> None:
         """Store a key."""
-        ...
 
     def revoke(self, identity: str, at: datetime) -> None:
         """End a key's life; raises NotFound."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,29 +146,23 @@ class Engine(Protocol):
     @property
     def endpoint(self) -> Endpoint:
         """Where it answers."""
-        ...
 
     def extra(self, adapter: Ref | None) -> dict[str, JsonValue]:
         """What a request body must carry so that exactly this adapter answers; raises NotFound for an unknown one."""
-        ...
 
     def answer(
         self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str]
     ) -> Generation:
         """One greedy answer; may be called from several threads. Raises Unavailable when the engine is gone."""
-        ...
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """The likeliest next token's id after these and its log-probability."""
-        ...
 
     def alive(self) -> bool:
         """Whether it still answers a health check."""
-        ...
 
     def close(self) -> None:
         """Stop a launched engine after the requests in flight; leave an attached one alone."""
-        ...
 
 
 class EngineKind(Protocol):
@@ -196,15 +171,12 @@ class EngineKind(Protocol):
     @property
     def caps(self) -> Caps:
         """What its engines can do."""
-        ...
 
     def base(self, settings: EngineSettings) -> tuple[Ref, str]:
         """Name of the base model by content, and its quantization; raises Invalid for a file that is no model."""
-        ...
 
     def start(self, settings: EngineSettings, adapters: Mapping[Ref, Path], log: Path) -> Engine:
         """A ready engine with these adapters (the folders of adapter artifacts); raises Invalid or Unavailable."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +199,9 @@ class Trainer(Protocol):
 
     def tokenizer(self, model: Path) -> Path:
         """Folder of the model's own tokenizer, in Hugging Face's layout, unpacked once."""
-        ...
 
     def train(self, job: TrainingJob, progress: Progress) -> dict[str, JsonValue]:
         """Write `adapter.gguf`, PEFT's own files and `loss.json` to `job.out`; returns what was measured."""
-        ...
 
 
 class Tokenizer(Protocol):
@@ -241,11 +211,9 @@ class Tokenizer(Protocol):
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the conversation as an engine is given it, up to where the answer starts."""
-        ...
 
     def answer(self, text: str) -> list[int]:
         """Token ids of an answer, with the model's own end token."""
-        ...
 
 
 class Tracking(Protocol):
@@ -260,7 +228,6 @@ class Tracking(Protocol):
         files: Sequence[Path],
     ) -> str:
         """Store one run: parameters and measures, curves by step, files. Returns its id."""
-        ...
 
 
 class Index(Protocol):
@@ -268,7 +235,6 @@ class Index(Protocol):
 
     def search(self, text: str, k: int) -> list[str]:
         """At most `k` texts, nearest first; empty when nothing matches."""
-        ...
 
 
 class Indexes(Protocol):
@@ -276,11 +242,9 @@ class Indexes(Protocol):
 
     def build(self, documents: Iterable[Document], folder: Path) -> None:
         """Write an index of these documents into `folder`."""
-        ...
 
     def open(self, folder: Path) -> Index:
         """Read one into memory."""
-        ...
 
 
 class Traffic(Protocol):
@@ -288,19 +252,15 @@ class Traffic(Protocol):
 
     def ship(self) -> int:
         """Move what the gateway has logged into the lake, exactly once; returns the number of records."""
-        ...
 
     def mark(self) -> JsonValue:
         """What is there now, as a value that changes when a record is added."""
-        ...
 
     def read(self, mark: JsonValue) -> tuple[list[Interaction], list[Feedback]]:
         """Everything that was there at `mark`, in order of time."""
-        ...
 
     def interaction(self, identity: str) -> Interaction | None:
         """One interaction by its id, shipped or not."""
-        ...
 
 
 class Recorder(Protocol):
@@ -308,11 +268,9 @@ class Recorder(Protocol):
 
     def append(self, record: bytes) -> None:
         """Append one JSON line (without its line end)."""
-        ...
 
     def close(self) -> None:
         """Seal the open segment."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

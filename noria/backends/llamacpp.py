@@ -270,12 +270,9 @@ def read_header(file: BinaryIO) -> Header:
         types[kind.name] += elements
     step = int(fields.get("general.alignment", 32))
     start = -(-file.tell() // step) * step
-    declared = fields.get("general.file_type")
-    if declared is not None:
-        name = LlamaFileType(int(declared)).name.removeprefix("MOSTLY_").removeprefix("ALL_")
-    else:
-        name = types.most_common(1)[0][0] if types else "unknown"
-    return Header(fields, name, start + end)
+    names = {kind.value: kind.name.removeprefix("MOSTLY_").removeprefix("ALL_") for kind in LlamaFileType}
+    most = types.most_common(1)[0][0] if types else "unknown"
+    return Header(fields, names.get(int(fields.get("general.file_type", -1)), most), start + end)
 
 
 class _Reader:

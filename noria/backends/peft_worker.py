@@ -267,16 +267,17 @@ def _trainer_class() -> type[Any]:
     from trl import SFTTrainer
 
     class PlannedTrainer(SFTTrainer):  # type: ignore[misc]
-        """`train_dataset` is a list of steps, each a list of `Row`."""
+        """`train_dataset` has one item a step: the numbers of its rows in `known`."""
 
         meter: Meter
+        known: dict[int, Row]
 
         def get_train_dataloader(self) -> Any:
             # One item is one step's batch; without shuffling the plan's order is kept.
             return DataLoader(self.train_dataset, batch_size=None, shuffle=False)
 
         def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
-            rows = inputs["rows"]
+            rows = [self.known[number] for number in inputs["step"]]
             learned = sum(label != IGNORED for row in rows for label in row.labels[1:])
             loss = torch.zeros(())
             for part in micro_batches(rows, MICRO_TOKENS):
@@ -310,6 +311,7 @@ def _padded(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _fit(model: Any, folder: Path, rows: dict[int, Row], job: WorkerJob, meter: Meter) -> None:
+    from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import SFTConfig
 
@@ -341,11 +343,11 @@ def _fit(model: Any, folder: Path, rows: dict[int, Row], job: WorkerJob, meter: 
         trainer = _trainer_class()(
             model=model,
             args=arguments,
-            train_dataset=[{"rows": [rows[number] for number in step]} for step in job.plan],
+            train_dataset=Dataset.from_dict({"step": [list(step) for step in job.plan]}),
             data_collator=_padded,
             processing_class=AutoTokenizer.from_pretrained(folder),
         )
-        trainer.meter = meter
+        trainer.meter, trainer.known = meter, rows
         meter.began = time.monotonic()
         trainer.train()
     finally:

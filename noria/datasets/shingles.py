@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from collections.abc import Iterable
 
 PERMUTATIONS = 128
@@ -59,12 +60,9 @@ def band_keys(shingles: Iterable[str], bands: int) -> list[bytes]:
 
     sketch = RMinHash(num_perm=PERMUTATIONS, seed=SEED)
     sketch.update(sorted(shingles))
-    digest = sketch.digest()
-    rows = PERMUTATIONS // bands
-    return [
-        b"".join(value.to_bytes(8, "little") for value in digest[band * rows : (band + 1) * rows])
-        for band in range(bands)
-    ]
+    digest = array("Q", sketch.digest()).tobytes()
+    size = len(digest) // bands
+    return [digest[at : at + size] for at in range(0, len(digest), size)]
 
 
 class Clusters:

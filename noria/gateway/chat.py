@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -29,7 +30,6 @@ from noria.gateway.wire import (
     read_body,
     read_object,
 )
-from noria.settings import known
 
 PAUSES = (0.0, 0.2, 0.6, 1.2)
 """Seconds before each try: two seconds in all, in which an engine can be replaced or come back."""
@@ -68,15 +68,15 @@ class Chat:
         except NoriaError as error:
             await self._refuse(turn, error, send)
         except ClientGone:
-            self._leave(turn)
+            _leave(turn)
         except asyncio.CancelledError:
             if not turn.gone:
                 turn.ended(503, "the gateway was stopped")
                 raise
-            self._leave(turn)
+            _leave(turn)
         finally:
             self._inflight.leave(turn.id)
-            if not turn.recorded:
+            with suppress(Unavailable):
                 self._journal.finish(turn)
             if watcher is not None and not watcher.done():
                 watcher.cancel()
@@ -102,7 +102,7 @@ class Chat:
         live = self._snapshots.current.live
         found = live.get(turn.task)
         if found is None:
-            raise NotFound(f"there is no model '{turn.task}'", known(turn.task, set(live)))
+            raise NotFound(f"there is no model '{turn.task}'", f"known are: {', '.join(sorted(live)) or 'none'}")
         turn.known = True
         return found
 
@@ -199,7 +199,7 @@ class Chat:
         if turn.started:
             await send({"type": "http.response.body", "body": b"data: %b\n\n" % error_body(error)})
         else:
-            names = [] if turn.gone else _named(turn)
+            names = _named(turn) if turn.logged else []
             await answer(send, error.status, error_body(error), [*error_headers(error), *names])
 
     def _finish(self, turn: Turn) -> None:
@@ -207,10 +207,10 @@ class Chat:
         self._journal.finish(turn)
         self._inflight.leave(turn.id)
 
-    def _leave(self, turn: Turn) -> None:
-        if not turn.recorded:
-            turn.ended(GONE, "the client left")
-            self._journal.finish(turn)
+
+def _leave(turn: Turn) -> None:
+    if not turn.recorded:
+        turn.ended(GONE, "the client left")
 
 
 def _watch(turn: Turn, receive: Receive) -> asyncio.Task[dict[str, Any]]:

@@ -53,6 +53,9 @@ class Turn:
     gone: bool = False
     """Whether the client has left."""
     recorded: bool = False
+    """Whether an attempt to write the record was made, after which the outcome stands."""
+    logged: bool = False
+    """Whether the record is safe."""
 
     def elapsed(self) -> float:
         """Seconds since the request came."""
@@ -95,13 +98,16 @@ class Journal:
             ) from error
 
     def finish(self, turn: Turn) -> None:
-        """Append a request's record, once; raises Unavailable."""
+        """Append a request's record and count it, once; raises Unavailable."""
         if turn.recorded:
             return
         turn.recorded = True
         seconds = turn.elapsed()
-        self._metrics.finished(
-            turn.task if turn.known else OTHER, turn.status, seconds, turn.first_token_seconds,
-            turn.prompt_tokens, turn.completion_tokens,
-        )  # fmt: skip
-        self.append(turn.line(seconds))
+        try:
+            self.append(turn.line(seconds))
+            turn.logged = True
+        finally:
+            self._metrics.finished(
+                turn.task if turn.known else OTHER, turn.status if turn.logged else Unavailable.status, seconds,
+                turn.first_token_seconds, turn.prompt_tokens, turn.completion_tokens,
+            )  # fmt: skip

@@ -91,7 +91,7 @@ def error_body(error: NoriaError) -> bytes:
 
 def error_headers(error: NoriaError) -> list[Header]:
     """The headers that belong to an error."""
-    return [JSON, (b"retry-after", b"1")] if error.retryable else [JSON]
+    return [JSON, (b"retry-after", b"1")] if error.status in (429, 503) else [JSON]
 
 
 def _too_large(size: int) -> TooLarge:

@@ -14,6 +14,8 @@ _GATE = re.compile(r"[@\d]|::|PRIVATE KEY|xox[baprs]-|sk-")
 
 _PATTERN = re.compile(
     r"""
+    (?<![^\W_])(?=[+(]|\S{0,70}?[\d@:-])  # nothing begins inside a word; plain words end here
+    (?:
     (?P<pem>-----BEGIN\ [A-Z ]{0,30}PRIVATE\ KEY-----
         (?:[\s\S]{0,10000}?-----END\ [A-Z ]{0,30}PRIVATE\ KEY-----|[A-Za-z0-9+/=\s]*))
     |(?P<key>(?<![\w-])(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{22,255}
@@ -26,6 +28,7 @@ _PATTERN = re.compile(
     |(?P<card>(?<![\w.-])(?:\d{13,19}|\d{4}(?P<gap>[ -])\d{4}(?P=gap)\d{4}(?P=gap)\d{1,7}
         |\d{4}[ -]\d{6}[ -]\d{5})(?![\w-]|[.,]\d))
     |(?P<phone>(?<![\w./+-])(?:\+|\(?\+?\d)[\d ()./-]{6,24}\d(?![\w-]|[.,:]\d))
+    )
     """,
     re.VERBOSE,
 )

@@ -1,0 +1,186 @@
+"""The gateway's process: `python -m noria.apps.gateway --state DIR --host H --port P`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from noria.backends.clock import SystemClock
+from noria.errors import Invalid, NoriaError, Unavailable
+from noria.gateway.app import build
+from noria.gateway.snapshot import SnapshotFile
+from noria.ports import Index
+from noria.traffic.segments import SegmentWriter
+
+DRAIN_SECONDS = 20
+KEEP_ALIVE_SECONDS = 75
+BACKLOG = 2048
+_PR_SET_PDEATHSIG = 1
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server, which says when it listens and stops when its parent is gone."""
+
+    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None], parent: int) -> None:
+        super().__init__(config)
+        self._on_listening = on_listening
+        self._parent = parent
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Of uvicorn."""
+        _require_fast_stack(self.config)
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
+        # What a request allocates is freed by reference counts; the collector has next to nothing to find.
+        gc.set_threshold(50_000, 50, 50)
+        self._on_listening()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Of uvicorn, ten times a second: whether to stop."""
+        return await super().on_tick(counter) or os.getppid() != self._parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM; returns the exit status."""
+    options = _options(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    try:
+        _die_with(options.parent)
+        serve(options.state, options.host, options.port, options.parent)
+    except NoriaError as error:
+        hint = f"; {error.hint}" if error.hint else ""
+        sys.stderr.write(f"noria: {error.fact}{hint}\n")
+        return 1
+    return 0
+
+
+def serve(state: Path, host: str, port: int, parent: int) -> None:
+    """Serve on `host`:`port` (0 takes a free one) and write the address to `gateway.url`; raises NoriaError.
+
+    After SIGTERM or SIGINT no connection is taken any more and requests in flight have DRAIN_SECONDS to finish.
+    """
+    snapshots = SnapshotFile(state / "snapshot.json", _open_index)
+    secret = read_secret(state / "secret")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_bind(host, port))
+        recorder = stack.enter_context(_open_segments(state / "segments"))
+        config = uvicorn.Config(
+            build(snapshots, recorder, SystemClock(), secret),
+            http="httptools", ws="none", lifespan="on", interface="asgi3", access_log=False, log_config=None,
+            log_level="warning", server_header=False, proxy_headers=False, backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=DRAIN_SECONDS,
+        )  # fmt: skip
+        server = GatewayServer(config, lambda: _write_url(state / "gateway.url", listener), parent)
+        # uvicorn raises the signal that ended it once more when it is done; the recorder must be closed all the same.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(server.serve(sockets=[listener]))
+
+
+def read_secret(file: Path) -> bytes:
+    """The key of this machine's pseudonyms, made on first use, readable by its owner only; raises Invalid."""
+    if not file.exists():
+        fresh = file.with_name(f".{file.name}.{os.getpid()}")
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w") as out:
+            out.write(secrets.token_hex(32))
+            out.flush()
+            os.fsync(out.fileno())
+        # Of two gateways that start at once, the first one's secret holds for both.
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, file)
+        fresh.unlink()
+    try:
+        secret = bytes.fromhex(file.read_text())
+    except ValueError as error:
+        raise Invalid(f"'{file}' is not hexadecimal", "restore it, or remove it to begin new pseudonyms") from error
+    if len(secret) < 16:
+        raise Invalid(f"'{file}' holds {len(secret)} bytes; at least 16 are needed", "restore it from a backup")
+    return secret
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="noria-gateway", description="The OpenAI-compatible data plane of noria.")
+    parser.add_argument("--state", type=Path, required=True, help="folder with snapshot.json, secret and segments")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="process to die with (default: the starter)")
+    return parser.parse_args(arguments)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process with its parent; raises Unavailable when that is gone already.
+
+    The kernel's parent is the thread that started this process: a starter must not let that thread end.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise Unavailable(f"the starting process {parent} is gone", "start noria up again")
+
+
+def _open_index(folder: Path) -> Index:
+    from noria.backends.fts import Indexes
+
+    return Indexes().open(folder)
+
+
+def _open_segments(folder: Path) -> SegmentWriter:
+    try:
+        return SegmentWriter(folder)
+    except OSError as error:
+        raise Unavailable(f"'{folder}' cannot be written: {error.strerror}", "check its owner and disk") from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except (OSError, OverflowError) as error:
+        raise Invalid(f"'{host}:{port}' is not an address of this machine", "check --host and --port") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Listening at once lets a taken port show here, and early clients wait instead of being refused.
+        listener.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Unavailable(f"cannot listen on {host}:{port}: {reason}", "choose another port with --port") from error
+    return listener
+
+
+def _write_url(file: Path, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    fresh.write_text(f"http://{shown}:{port}")
+    fresh.replace(file)
+
+
+def _require_fast_stack(config: uvicorn.Config) -> None:
+    """Refuse to serve on uvicorn's slow fall-backs, which it takes without a word."""
+    parser = config.http_protocol_class
+    if getattr(parser, "__name__", "") != "HttpToolsProtocol":
+        raise Unavailable("uvicorn does not use httptools", "pip install httptools")
+    if not isinstance(asyncio.get_running_loop(), uvloop.Loop):
+        raise Unavailable("the event loop is not uvloop's", "pip install uvloop")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

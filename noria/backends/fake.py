@@ -1,0 +1,269 @@
+"""Stand-ins that ship with noria: an engine that answers from a table over real HTTP, and a clock that one sets.
+
+They are for tests and for trying a project without a model. The engine keeps every promise of its port; the
+conformance suite holds it to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import JsonValue
+
+from noria.backends.chat_client import ChatClient
+from noria.errors import Invalid, NoriaError, NotFound
+from noria.ports import Caps, Endpoint, EngineKind, Generation
+from noria.prompts import answer_part, parse
+from noria.settings import EngineSettings, known
+from noria.types import Message, Ref, digest_of
+
+ADAPTER_FILE: Final = "answers.json"
+VOCABULARY: Final = 49_152
+
+
+def open() -> EngineKind:
+    """A fake whose base model echoes every question."""
+    return FakeEngines()
+
+
+class FakeClock:
+    """Port `Clock` with a time that only `advance` moves; `monotonic` gives the same time in seconds."""
+
+    def __init__(self, at: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self._began = at
+        self._at = at
+
+    def now(self) -> datetime:
+        """The time it was set to."""
+        return self._at
+
+    def monotonic(self) -> float:
+        """Seconds since the clock was made."""
+        return (self._at - self._began).total_seconds()
+
+    def advance(self, seconds: float) -> None:
+        """Move the time on."""
+        self._at += timedelta(seconds=seconds)
+
+
+class FakeEngines:
+    """Port `EngineKind` whose base model answers a known question from `answers` and echoes any other.
+
+    An adapter's folder holds `answers.json`, a JSON object from question to answer that is looked up before the
+    base's. A question is the last user message, or the [Question] part of an annotated prompt. One word counts as
+    one token.
+    """
+
+    def __init__(self, answers: Mapping[str, str] | None = None) -> None:
+        self._answers = dict(answers or {})
+
+    @property
+    def caps(self) -> Caps:
+        """Adapters and exact tokens, like llama.cpp."""
+        return Caps(lora=True, exact_tokens=True)
+
+    def base(self, settings: EngineSettings) -> tuple[Ref, str]:
+        """The base is named as the settings name it; its content is the table. Raises Invalid without `model`."""
+        if settings.model is None:
+            raise Invalid("engines of kind 'fake' are launched, not attached", 'model = "fake"')
+        digest = digest_of({"model": settings.model, "answers": {**self._answers}})
+        return Ref(kind="base", name=Path(settings.model).stem, digest=digest), "F32"
+
+    def start(self, settings: EngineSettings, adapters: Mapping[Ref, Path], log: Path) -> FakeEngine:
+        """A server on a free port of the loopback; raises Invalid for an adapter folder without `answers.json`."""
+        base, _ = self.base(settings)
+        tables = {str(ref): {**self._answers, **_read_table(ref, folder)} for ref, folder in adapters.items()}
+        return FakeEngine(base.name, {"": self._answers, **tables}, settings.context)
+
+
+class FakeEngine:
+    """Port `Engine` on a thread of this process; `tables` maps each adapter's ref (the base: "") to its answers."""
+
+    def __init__(self, model: str, tables: Mapping[str, Mapping[str, str]], context: int) -> None:
+        self._server = _Server(model, tables, context)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        self._root = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._chat = ChatClient(Endpoint(f"{self._root}/v1", self._server.key, model), model, "start it again")
+        self._adapters = tuple(tables)[1:]
+        self._closing = threading.Lock()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it answers."""
+        return self._chat.endpoint
+
+    def extra(self, adapter: Ref | None) -> dict[str, JsonValue]:
+        """The adapter's name, the base's being empty; raises NotFound for an unknown one."""
+        if adapter is not None and str(adapter) not in self._adapters:
+            raise NotFound(f"adapter '{adapter}' is not loaded in this engine", known(str(adapter), self._adapters))
+        return {"adapter": str(adapter or "")} if self._adapters else {}
+
+    def answer(
+        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str]
+    ) -> Generation:
+        """The table's answer, or the question itself."""
+        return self._chat.answer(messages, self.extra(adapter), max_tokens, stop)
+
+    def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
+        """A token and a log-probability that depend on nothing but the tokens and the adapter."""
+        if not tokens:
+            raise Invalid("no token comes after an empty prompt", "give at least one token id")
+        body: dict[str, JsonValue] = {**self.extra(adapter), "prompt": list(tokens)}
+        reply = self._chat.post(f"{self._root}/completion", body)
+        return int(reply["id"]), float(reply["logprob"])
+
+    def alive(self) -> bool:
+        """Whether it answers."""
+        try:
+            self._chat.get(f"{self._root}/health")
+        except NoriaError:
+            return False
+        return True
+
+    def crash(self) -> None:
+        """Stop answering at once, as an engine does whose process was killed."""
+        with self._closing:
+            if self._thread.is_alive():
+                self._server.shutdown()
+                self._server.server_close()
+                self._thread.join()
+
+    def close(self) -> None:
+        """Stop answering after the requests in flight; may be called again."""
+        self.crash()
+        self._chat.close()
+
+
+class _Server(ThreadingHTTPServer):
+    """The tables behind HTTP; answers one request a connection, so that a stopped server holds none open."""
+
+    block_on_close = True
+    daemon_threads = False
+
+    def __init__(self, model: str, tables: Mapping[str, Mapping[str, str]], context: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.model = model
+        self.tables = tables
+        self.context = context
+        self.key = "fake"
+
+    def chat(self, body: Mapping[str, Any]) -> dict[str, JsonValue]:
+        """A chat completion; raises Invalid for a prompt longer than the context."""
+        messages = body["messages"]
+        prompt = sum(len(str(message["content"]).split()) for message in messages)
+        if prompt > self.context:
+            raise Invalid(f"request ({prompt} tokens) exceeds the available context size ({self.context} tokens)")
+        asked = _question(str(messages[-1]["content"]))
+        text = self.tables[body.get("adapter") or ""].get(asked, asked)
+        for mark in body.get("stop") or ():
+            text = text.partition(mark)[0]
+        words = text.split(" ")
+        limit = body.get("max_tokens") or len(words)
+        message: dict[str, JsonValue] = {"role": "assistant", "content": " ".join(words[:limit])}
+        finish = "length" if len(words) > limit else "stop"
+        count = min(len(words), limit)
+        return {
+            "id": f"chatcmpl-{digest_of({'messages': messages})}",
+            "object": "chat.completion",
+            "created": 0,
+            "model": self.model,
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+            "usage": {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count},
+        }
+
+    def next_token(self, body: Mapping[str, Any]) -> dict[str, JsonValue]:
+        """The next token's id and log-probability, from a hash of the request."""
+        seed = json.dumps([body.get("adapter") or "", body["prompt"]])
+        number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4], "big")
+        return {"id": number % VOCABULARY, "logprob": -(number % 1000) / 100}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        """Health and the list of models."""
+        if self.path == "/health":
+            self._send(200, {"status": "ok"})
+        elif self.path == "/v1/models" and self._allowed():
+            self._send(200, {"object": "list", "data": [{"id": self.server.model, "object": "model"}]})
+        elif self.path != "/v1/models":
+            self._refuse(404, "not_found_error", f"there is nothing at '{self.path}'")
+
+    def do_POST(self) -> None:
+        """Chat completions, whole or streamed, and the next token."""
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
+        if not self._allowed():
+            return
+        try:
+            if self.path == "/completion":
+                self._send(200, self.server.next_token(body))
+            elif self.path == "/v1/chat/completions" and body.get("stream"):
+                self._stream(self.server.chat(body))
+            elif self.path == "/v1/chat/completions":
+                self._send(200, self.server.chat(body))
+            else:
+                self._refuse(404, "not_found_error", f"there is nothing at '{self.path}'")
+        except Invalid as error:
+            self._refuse(400, "exceed_context_size_error", error.fact)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silence: the standard library's server writes every request to stderr."""
+
+    def _allowed(self) -> bool:
+        if self.headers.get("authorization") == f"Bearer {self.server.key}":
+            return True
+        self._refuse(401, "authentication_error", "Invalid API Key")
+        return False
+
+    def _refuse(self, status: int, kind: str, message: str) -> None:
+        self._send(status, {"error": {"message": message, "type": kind, "code": status}})
+
+    def _send(self, status: int, body: dict[str, JsonValue]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _stream(self, whole: dict[str, Any]) -> None:
+        """The same answer as server-sent events, one word a chunk, as OpenAI streams it."""
+        choice = whole["choices"][0]
+        words = choice["message"]["content"].split(" ")
+        deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}]
+        deltas += [{"content": word if number == 0 else f" {word}"} for number, word in enumerate(words)]
+        head = {**whole, "object": "chat.completion.chunk"}
+        usage = head.pop("usage")
+        chunks = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+        chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})
+        chunks.append({**head, "choices": [], "usage": usage})
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        for chunk in chunks:
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+
+
+def _question(text: str) -> str:
+    try:
+        return parse(text + answer_part("")).question
+    except Invalid:
+        return text
+
+
+def _read_table(ref: Ref, folder: Path) -> dict[str, str]:
+    file = folder / ADAPTER_FILE
+    if not file.is_file():
+        raise Invalid(f"adapter '{ref}' has no '{ADAPTER_FILE}'", f"its folder is {folder}")
+    table: dict[str, str] = json.loads(file.read_text())
+    return table

@@ -1,0 +1,242 @@
+"""What every engine promises, whatever its make. The fake and an attached server always, llama.cpp with `slow`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from noria.backends import fake, llamacpp, openai
+from noria.errors import Invalid, NotFound, Unavailable
+from noria.ports import Engine, EngineKind
+from noria.settings import EngineSettings
+from noria.types import Message, Ref
+
+QUESTION = "Which river flows through Vienna?"
+CONTEXT = 128
+"""Tokens per slot; llama.cpp rounds it up to 256."""
+STRANGER = Ref(kind="adapter", name="stranger", digest="f" * 16)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """An engine under test, with all that one needs to start another."""
+
+    kind: EngineKind
+    settings: EngineSettings
+    adapters: dict[Ref, Path]
+    engine: Engine
+    log: Path
+
+    def again(self) -> Engine:
+        return self.kind.start(self.settings, self.adapters, self.log)
+
+
+def refs() -> list[Ref]:
+    return [Ref(kind="adapter", name=name, digest=letter * 16) for name, letter in (("first", "a"), ("second", "b"))]
+
+
+def fake_adapter(folder: Path, seed: int) -> None:
+    (folder / fake.ADAPTER_FILE).write_text(json.dumps({QUESTION: f"Answer number {seed}."}))
+
+
+def random_lora(folder: Path, seed: int) -> None:
+    """A LoRA on every query and value projection of SmolLM2-135M, far too large to go unnoticed."""
+    import gguf
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(folder / llamacpp.ADAPTER_FILE, "llama")
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 8.0)
+    for layer in range(30):
+        for name, rows in (("attn_q", 576), ("attn_v", 192)):
+            a = random.normal(0, 0.05, (4, 576)).astype(np.float32)
+            b = random.normal(0, 0.05, (rows, 4)).astype(np.float32)
+            writer.add_tensor(f"blk.{layer}.{name}.weight.lora_a", a)
+            writer.add_tensor(f"blk.{layer}.{name}.weight.lora_b", b)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def launched(folder: Path, kind: EngineKind, model: str, write: Callable[[Path, int], None]) -> Iterator[Bench]:
+    # One slot: every request meets what the one before has left there.
+    settings = EngineSettings(kind="launched", model=model, slots=1, context=CONTEXT, threads=1)
+    adapters = {}
+    for seed, ref in enumerate(refs()):
+        adapters[ref] = folder / ref.name
+        adapters[ref].mkdir()
+        write(adapters[ref], seed)
+    log = folder / "logs" / "engine.log"
+    engine = kind.start(settings, adapters, log)
+    try:
+        yield Bench(kind, settings, adapters, engine, log)
+    finally:
+        engine.close()
+
+
+@contextmanager
+def fake_bench(folder: Path) -> Iterator[Bench]:
+    yield from launched(folder, fake.open(), "fake", fake_adapter)
+
+
+@contextmanager
+def llama_bench(folder: Path) -> Iterator[Bench]:
+    yield from launched(folder, llamacpp.open(), "smollm2-135m-instruct", random_lora)
+
+
+@contextmanager
+def attached_bench(folder: Path) -> Iterator[Bench]:
+    own = EngineSettings(kind="fake", model="fake", context=CONTEXT)
+    server = fake.open().start(own, {}, folder / "server.log")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SERVER_KEY", server.endpoint.key)
+        settings = EngineSettings(kind="openai", url=server.endpoint.url, key="SERVER_KEY")
+        kind = openai.open()
+        engine = kind.start(settings, {}, folder / "engine.log")
+        try:
+            yield Bench(kind, settings, {}, engine, folder / "engine.log")
+        finally:
+            engine.close()
+            assert server.alive(), "an attached server must be left running"
+            server.close()
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(fake_bench, id="fake"),
+        pytest.param(attached_bench, id="attached"),
+        pytest.param(llama_bench, id="llamacpp", marks=pytest.mark.slow),
+    ],
+)
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    make: Callable[[Path], AbstractContextManager[Bench]] = request.param
+    with make(tmp_path_factory.mktemp("bench")) as made:
+        yield made
+
+
+def asked(text: str = QUESTION) -> list[Message]:
+    return [Message(role="user", content=text)]
+
+
+def raw(engine: Engine, adapter: Ref | None) -> Any:
+    """What a gateway's own request with `extra` gets: the choices, with log-probabilities where there are some."""
+    body = {
+        "model": engine.endpoint.model,
+        "messages": [message.model_dump() for message in asked()],
+        "max_tokens": 8,
+        "temperature": 0,
+        "logprobs": True,
+        **engine.extra(adapter),
+    }
+    headers = {"Authorization": f"Bearer {engine.endpoint.key}"}
+    reply = httpx.post(f"{engine.endpoint.url}/chat/completions", json=body, headers=headers, timeout=60)
+    reply.raise_for_status()
+    assert reply.json()["model"] == engine.endpoint.model
+    return reply.json()["choices"]
+
+
+def test_the_base_has_a_name_by_content(bench: Bench) -> None:
+    base, quantization = bench.kind.base(bench.settings)
+    assert base.kind == "base"
+    assert base.name == bench.engine.endpoint.model
+    assert quantization
+    assert bench.kind.base(bench.settings) == (base, quantization)
+
+
+def test_an_answer_counts_its_tokens(bench: Bench) -> None:
+    answer = bench.engine.answer(asked(), None, 64, ())
+    assert answer.text
+    assert answer.prompt_tokens is not None
+    assert answer.prompt_tokens > 0
+    assert answer.completion_tokens is not None
+    assert 0 < answer.completion_tokens <= 64
+    assert bench.engine.answer(asked(), None, 64, ()).text == answer.text
+
+
+def test_an_answer_ends_at_its_limit(bench: Bench) -> None:
+    answer = bench.engine.answer(asked(), None, 1, ())
+    assert answer.finish_reason == "length"
+    assert answer.completion_tokens == 1
+
+
+def test_an_answer_ends_before_its_stop_word(bench: Bench) -> None:
+    whole = bench.engine.answer(asked(), None, 24, ()).text
+    word = whole.split()[1]
+    cut = bench.engine.answer(asked(), None, 24, (word,)).text
+    assert word not in cut
+    assert cut == whole.partition(word)[0]
+
+
+def test_several_threads_may_ask(bench: Bench) -> None:
+    questions = [f"Say the word number {number} please." for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda text: bench.engine.answer(asked(text), None, 4, ()), questions))
+    assert all(answer.text for answer in answers)
+
+
+def test_a_prompt_longer_than_the_context_is_invalid(bench: Bench) -> None:
+    with pytest.raises(Invalid, match="exceeds") as caught:
+        bench.engine.answer(asked("word " * (4 * CONTEXT)), None, 4, ())
+    assert caught.value.hint
+
+
+def test_an_unknown_adapter_is_not_found(bench: Bench) -> None:
+    with pytest.raises(NotFound, match="stranger"):
+        bench.engine.extra(STRANGER)
+    with pytest.raises(NotFound, match="stranger"):
+        bench.engine.answer(asked(), STRANGER, 4, ())
+
+
+def test_each_adapter_answers_for_itself_and_the_base_stays_clean(bench: Bench) -> None:
+    """The base's log-probabilities before and after an adapter had the same slot must be the same numbers."""
+    before = raw(bench.engine, None)
+    for ref in bench.adapters:
+        tuned = raw(bench.engine, ref)
+        assert tuned != before
+        assert raw(bench.engine, None) == before
+        assert raw(bench.engine, ref) == tuned
+    assert len({json.dumps(bench.engine.extra(ref)) for ref in (None, *bench.adapters)}) == 1 + len(bench.adapters)
+
+
+def test_the_next_token_depends_on_tokens_and_adapter_only(bench: Bench) -> None:
+    tokens = [1, 4093, 198, 504, 3575, 282]
+    if not bench.kind.caps.exact_tokens:
+        with pytest.raises(Invalid):
+            bench.engine.next_token(tokens, None)
+        return
+    first = bench.engine.next_token(tokens, None)
+    assert first[1] <= 0.0
+    tuned = {ref: bench.engine.next_token(tokens, ref) for ref in bench.adapters}
+    assert first not in tuned.values()
+    assert bench.engine.next_token(tokens[:3], None) != first
+    assert bench.engine.next_token(tokens, None) == first
+    with pytest.raises(Invalid, match="empty"):
+        bench.engine.next_token([], None)
+
+
+def test_adapters_are_checked_before_the_start(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="stranger"):
+        bench.kind.start(bench.settings, {STRANGER: tmp_path}, tmp_path / "log")
+
+
+def test_a_closed_engine_says_so(bench: Bench) -> None:
+    engine = bench.again()
+    assert engine.alive()
+    engine.close()
+    engine.close()
+    assert not engine.alive()
+    with pytest.raises(Unavailable) as caught:
+        engine.answer(asked(), None, 4, ())
+    assert caught.value.hint

@@ -1,0 +1,50 @@
+"""Fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a real PostgreSQL server of this test run; PostgreSQL refuses root, so it runs as user postgres there."""
+    if shutil.which("pg_config") is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql libpq-dev)")
+    binaries = Path(
+        subprocess.run(["pg_config", "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+    )
+    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    folder = Path(tempfile.mkdtemp(prefix="noria-pg."))
+    if as_user:
+        shutil.chown(folder, "postgres")
+    port, data = free_port(), folder / "data"
+    quick = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+    options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} {quick}"
+    initdb = ["initdb", "-D", data, "-U", "noria", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+    start = ["pg_ctl", "-D", data, "-w", "-t", "60", "-l", folder / "log", "-o", options, "start"]
+    stop = ["pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"]
+
+    def call(command: list[object]) -> None:
+        line = [*as_user, str(binaries / str(command[0])), *map(str, command[1:])]
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+
+    call(initdb)
+    call(start)
+    yield f"postgresql+psycopg://noria@127.0.0.1:{port}/postgres"
+    call(stop)
+    shutil.rmtree(folder)
