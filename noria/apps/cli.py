@@ -69,6 +69,7 @@ def init(folder: Annotated[Path, typer.Argument(help="Where to make the project.
 @app.command()
 def up(
     ready_file: Annotated[Path | None, typer.Option(help="Write both URLs here once it answers.")] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="End with this process.")] = None,
     project: Folder = HERE,
 ) -> None:
     """Serve: engines, the OpenAI-compatible gateway and the control plane. Ctrl-C stops all of it.
@@ -78,6 +79,10 @@ def up(
     from noria.apps.screen import Screen
     from noria.apps.up import Serving
 
+    if parent is not None:
+        from noria.backends.child import die_with_parent
+
+        die_with_parent(parent)
     with Screen() as screen:
         Serving(_open(project), screen, ready_file).run()
 

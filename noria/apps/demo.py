@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ from noria import cycle, settings, wiring
 from noria.apps import access, talk, views
 from noria.apps.memory import PeakMemory
 from noria.apps.screen import Screen, table_of
+from noria.backends.child import spawn, stop
 from noria.errors import Conflict, NotFound, Unavailable
 from noria.evaluation import report
 from noria.evaluation.answers import Examiner, recorded, sealed_rows
@@ -33,6 +34,7 @@ CORPUS = ("trivia.yml", "science.yml", "history.yml", "computers.yml")
 """Files of the PyPI package chatterbot-corpus that stand for what the model could do before."""
 CUSTOMERS = 4
 READY_SECONDS = 120.0
+STOP_SECONDS = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,18 +202,12 @@ def _turn(platform: Platform, screen: Screen) -> cycle.Turn:
 
 @contextmanager
 def _serving(folder: Path) -> Iterator[None]:
-    log = folder / ".noria" / "logs" / "up.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as out:
-        up = subprocess.Popen(
-            [sys.executable, "-m", "noria", "up", "--project", str(folder)],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-        )  # fmt: skip
+    argv = [sys.executable, "-m", "noria", "up", "--project", str(folder), "--parent", str(os.getpid())]
+    up = spawn(argv, log=folder / ".noria" / "logs" / "up.log", env=settings.child_environment())
     try:
         yield
     finally:
-        up.terminate()
-        up.wait()
+        stop(up, STOP_SECONDS)
 
 
 def _wait_until_served(platform: Platform) -> str:

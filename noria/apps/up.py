@@ -23,7 +23,7 @@ from noria.apps import access, api
 from noria.apps.screen import Screen
 from noria.backends.child import spawn, stop
 from noria.deployment.fleet import Fleet
-from noria.deployment.supervise import Backoff
+from noria.deployment.supervise import Supervised
 from noria.errors import Conflict, Unavailable
 from noria.ports import Platform
 from noria.settings import child_environment
@@ -44,9 +44,7 @@ class Serving:
         self._ready_file = ready_file
         self._state = platform.settings.state
         self._stopping = threading.Event()
-        self._gateway: Popen[bytes] | None = None
-        self._backoff = Backoff()
-        self._not_before = 0.0
+        self._gateway = Supervised(self._start_gateway, _lives, _end, time.monotonic)
         self._http = httpx.Client(timeout=2.0, trust_env=False)
         self._address = ""
         self._fleet = Fleet(platform, self._publish, self._released, screen.line, time.monotonic)
@@ -63,17 +61,20 @@ class Serving:
             try:
                 self._loop(control)
             finally:
-                if self._gateway is not None:
-                    stop(self._gateway, DRAIN)
+                self._gateway.close()
                 self._fleet.close()
                 for name in ("up.json", "gateway.url"):
                     (self._state / name).unlink(missing_ok=True)
 
     def _loop(self, control: str) -> None:
         announced = False
+        self._gateway.begin()
         while not self._stopping.is_set():
             self._fleet.poll()
-            self._keep_gateway()
+            self._gateway.poll()
+            if self._gateway.child is None and not self._address:
+                fact = _last_line(self._state / "logs" / "gateway.log")
+                raise Unavailable(fact, "free the port, or set [runtime] listen")
             if not announced and self._serves():
                 self._announce(control)
                 announced = True
@@ -95,34 +96,15 @@ class Serving:
             and bool(self._fleet.snapshot.routes or not self._platform.settings.tasks)
         )
 
-    def _keep_gateway(self) -> None:
-        if self._gateway is not None and self._gateway.poll() is None:
-            return
-        if time.monotonic() < self._not_before:
-            return
-        if self._gateway is not None:
-            self._not_before = time.monotonic() + self._backoff.delay(time.monotonic())
-            if not self._address:
-                raise Unavailable(
-                    _last_line(self._state / "logs" / "gateway.log"), "free the port, or set [runtime] listen"
-                )
-            self._screen.line(f"gateway ended with {self._gateway.returncode}; starting it again")
+    def _start_gateway(self) -> Popen[bytes]:
         host, port = _split(self._platform.settings.runtime.listen)
         if self._address:
+            # Clients know the port that was taken at the first start.
             port = int(self._address.rpartition(":")[2])
         (self._state / "gateway.url").unlink(missing_ok=True)
-        argv = [
-            sys.executable,
-            "-m",
-            "noria.apps.gateway",
-            "--state",
-            str(self._state),
-            "--host",
-            host,
-            "--port",
-            str(port),
-        ]
-        self._gateway = spawn(argv, log=self._state / "logs" / "gateway.log", env=child_environment())
+        argv = [sys.executable, "-m", "noria.apps.gateway", "--state", str(self._state)]
+        argv += ["--host", host, "--port", str(port), "--parent", str(os.getpid())]
+        return spawn(argv, log=self._state / "logs" / "gateway.log", env=child_environment())
 
     def _health(self) -> dict[str, object] | None:
         file = self._state / "gateway.url"
@@ -147,6 +129,14 @@ class Serving:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping.set()
+
+
+def _lives(gateway: Popen[bytes]) -> bool:
+    return gateway.poll() is None
+
+
+def _end(gateway: Popen[bytes]) -> None:
+    stop(gateway, DRAIN)
 
 
 @contextmanager

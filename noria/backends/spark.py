@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from noria.errors import Invalid, Unavailable
+from noria.settings import export
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -44,6 +45,7 @@ def _sail() -> Iterator[str]:
         from pysail.spark import SparkConnectServer
     except ImportError as error:
         raise Unavailable("the embedded data engine is not installed", _INSTALL) from error
+    export(RUST_LOG="error")
     server = SparkConnectServer("127.0.0.1", 0)
     server.start(background=True)
     try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from noria import prompts
-from noria.deployment.supervise import Backoff
+from noria.deployment.supervise import Backoff, Supervised
 from noria.errors import NoriaError
 from noria.ports import Engine, Platform
 from noria.settings import TaskSettings
@@ -17,10 +16,18 @@ from noria.types import Candidate, Ref, Route, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An engine that runs, with the adapters it was started with."""
+    """An engine that is kept alive with these adapters."""
 
-    engine: Engine
+    keeper: Supervised[Engine]
     adapters: frozenset[Ref]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An engine that could not be started: how often in a row, and when the next attempt is due."""
+
+    times: int
+    due: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +68,7 @@ class Fleet:
         self._running: dict[str, Running] = {}
         self._draining: list[Draining] = []
         self._closing: list[threading.Thread] = []
-        self._backoff: dict[str, Backoff] = {}
-        self._not_before: dict[str, float] = {}
+        self._failed: dict[str, Failed] = {}
         self._snapshot = Snapshot(version=0, routes={}, keys={})
 
     @property
@@ -84,7 +90,7 @@ class Fleet:
     def close(self) -> None:
         """Stop every engine."""
         for running in self._running.values():
-            self._close(running.engine)
+            running.keeper.close()
         for each in self._draining:
             self._close(each.engine)
         self._running, self._draining = {}, []
@@ -108,24 +114,38 @@ class Fleet:
 
     def _keep(self, name: str, adapters: frozenset[Ref]) -> None:
         running = self._running.get(name)
-        if running and running.adapters == adapters and running.engine.alive():
+        if running is not None and running.adapters == adapters:
+            restarts = running.keeper.restarts
+            running.keeper.poll()
+            if running.keeper.restarts != restarts:
+                self._report(f"engine '{name}' had died and was started again")
             return
-        if self._monotonic() < self._not_before.get(name, 0.0):
+        failed = self._failed.get(name, Failed(0, 0.0))
+        if self._monotonic() < failed.due:
             return
-        settings = self._platform.settings.engines[name]
-        folders = {ref: self._platform.lake.path(ref) for ref in sorted(adapters, key=str)}
+        keeper = self._keeper(name, adapters)
         try:
-            engine = self._platform.engines[settings.kind].start(settings, folders, self._log(name))
+            keeper.begin()
         except NoriaError as error:
-            backoff = self._backoff.setdefault(name, Backoff())
-            delay = backoff.delay(self._monotonic())
-            self._not_before[name] = self._monotonic() + delay
+            delay = Backoff().delay(failed.times + 1)
+            self._failed[name] = Failed(failed.times + 1, self._monotonic() + delay)
             self._report(f"engine '{name}' did not start: {error.fact}; next try in {delay:.1f} s")
             return
-        if running is not None:
-            self._draining.append(Draining(running.engine, self._snapshot.version + 1))
-        self._running[name] = Running(engine, adapters)
+        self._failed.pop(name, None)
+        if running is not None and running.keeper.child is not None:
+            self._draining.append(Draining(running.keeper.child, self._snapshot.version + 1))
+        self._running[name] = Running(keeper, adapters)
         self._report(f"engine '{name}' ready with {len(adapters)} adapter{'s' if len(adapters) != 1 else ''}")
+
+    def _keeper(self, name: str, adapters: frozenset[Ref]) -> Supervised[Engine]:
+        settings = self._platform.settings.engines[name]
+        kind = self._platform.engines[settings.kind]
+        folders = {ref: self._platform.lake.path(ref) for ref in sorted(adapters, key=str)}
+
+        def start() -> Engine:
+            return kind.start(settings, folders, self._platform.settings.state / "logs" / f"engine-{name}.log")
+
+        return Supervised(start, lambda engine: engine.alive(), self._close, self._monotonic)
 
     def _announce(self, wanted: dict[str, Candidate]) -> None:
         routes = {name: route for name, each in wanted.items() if (route := self._route(name, each)) is not None}
@@ -138,19 +158,20 @@ class Fleet:
     def _route(self, name: str, wanted: Candidate) -> Route | None:
         task = self._platform.settings.tasks[name]
         running = self._running.get(task.engine)
-        if running is None:
-            return None
+        engine = running.keeper.child if running else None
+        if running is None or engine is None:
+            return self._snapshot.routes.get(name)
         if wanted.adapter is not None and wanted.adapter not in running.adapters:
             return self._snapshot.routes.get(name)
         index = self._platform.lake.path(wanted.index) / "index" if wanted.index and task.context else None
-        endpoint = running.engine.endpoint
+        endpoint = engine.endpoint
         return Route(
             task=name,
             served_by=str(wanted.ref),
             url=endpoint.url,
             key=endpoint.key,
             model=endpoint.model,
-            extra=running.engine.extra(wanted.adapter),
+            extra=engine.extra(wanted.adapter),
             system=task.system,
             index=str(index) if index else None,
             k=task.context.k if task.context else 1,
@@ -172,6 +193,3 @@ class Fleet:
         thread = threading.Thread(target=engine.close, name="close-engine")
         thread.start()
         self._closing = [*(each for each in self._closing if each.is_alive()), thread]
-
-    def _log(self, name: str) -> Path:
-        return self._platform.settings.state / "logs" / f"engine-{name}.log"

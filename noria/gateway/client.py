@@ -119,6 +119,7 @@ class Pool:
         self.limits = limits or Limits()
         self._most = idle_connections
         self._idle: defaultdict[tuple[str, int, bool], list[Connection]] = defaultdict(list)
+        self._open: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
 
     async def post(self, to: Target, body: bytes, *, stream: bool) -> Reply:
@@ -139,10 +140,9 @@ class Pool:
         return await (await self._connect(to, key)).ask(head, body, stream)
 
     def close(self) -> None:
-        """Close the idle connections."""
-        for idle in self._idle.values():
-            for connection in list(idle):
-                connection.abort()
+        """Close every connection."""
+        for connection in list(self._open):
+            connection.abort()
         self._idle.clear()
 
     async def _connect(self, to: Target, key: tuple[str, int, bool]) -> Connection:
@@ -156,6 +156,7 @@ class Pool:
                 )
         except (OSError, TimeoutError) as error:
             raise UpstreamError(f"no connection to {to.host}:{to.port}") from error
+        self._open.add(connection)
         return connection
 
     def give_back(self, connection: Connection) -> None:
@@ -168,6 +169,7 @@ class Pool:
 
     def forget(self, connection: Connection) -> None:
         """A connection was lost; it may have been an idle one."""
+        self._open.discard(connection)
         idle = self._idle.get(connection.key, [])
         if connection in idle:
             idle.remove(connection)
@@ -290,8 +292,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Of asyncio.Protocol."""
+        self._pool.forget(self)
         if not self.busy:
-            self._pool.forget(self)
             return
         if error is None and self._headers_done and not self.complete and self._ends_with_connection():
             self._finish()

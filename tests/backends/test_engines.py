@@ -20,6 +20,7 @@ from openai import OpenAI
 
 from noria.backends import child, fake, llamacpp, openai
 from noria.backends.llamacpp import LlamaEngine
+from noria.backends.llamacpp_server import busy
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 from noria.settings import EngineSettings, child_environment
 from noria.types import Message, Ref
@@ -310,10 +311,10 @@ def test_an_answer_in_flight_survives_the_close(tmp_path: Path) -> None:
     engine = llamacpp.LlamaCpp().start(PACKAGED, {}, tmp_path / "engine.log")
     texts: list[str] = []
     story = [Message(role="user", content="Tell me a long story about a mill at a river.")]
-    threads = [threading.Thread(target=lambda: texts.append(engine.answer(story, None, 96, ()).text)) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: texts.append(engine.answer(story, None, 32, ()).text)) for _ in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
+    assert wait_for(lambda: busy(engine.endpoint.url.removesuffix("/v1"), engine.endpoint.key), 20)
     engine.close()
     for thread in threads:
         thread.join()
@@ -344,7 +345,8 @@ time.sleep(600)
 def test_a_broken_adapter_says_why_the_start_failed(tmp_path: Path) -> None:
     ref = Ref(kind="adapter", name="broken", digest="b" * 16)
     (tmp_path / "adapter.gguf").write_bytes(b"not an adapter")
+    before = psutil.Process().children()
     with pytest.raises(Unavailable, match=r"did not start: .*\n.*adapter") as caught:
         llamacpp.open().start(PACKAGED, {ref: tmp_path}, tmp_path / "engine.log")
     assert "engine.log" in caught.value.hint
-    assert not [other for other in psutil.Process().children() if "llamacpp_server" in " ".join(other.cmdline())]
+    assert psutil.Process().children() == before

@@ -50,6 +50,9 @@ class FakeEngine:
         self.url = f"http://127.0.0.1:{self.port}/v1"
 
     def close(self) -> None:
+        if self._loop.is_closed():
+            return
+
         async def stop() -> None:
             self._server.close()
             for writer in list(self._writers):
@@ -79,7 +82,8 @@ class FakeEngine:
                 self.bodies.append(body)
                 text = body["messages"][-1]["content"]
                 await (self._stream if body.get("stream") else self._plain)(text, reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            # asyncio's streams of Python 3.11 fail on a cancelled task.
             pass
         finally:
             self._writers.discard(writer)
@@ -185,7 +189,8 @@ class Plane:
     def start(self) -> None:
         (self.state / "gateway.url").unlink(missing_ok=True)
         command = [sys.executable, "-m", "noria.apps.gateway", "--state", str(self.state), "--port", "0"]
-        self.process = subprocess.Popen(command, stderr=(self.state / "log").open("wb"))
+        with (self.state / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stderr=log)
         wait_for(lambda: (self.state / "gateway.url").is_file() or self._ended())
         self.url = (self.state / "gateway.url").read_text()
 

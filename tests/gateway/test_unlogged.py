@@ -1,0 +1,100 @@
+"""Nothing is answered that could not be logged."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway_fakes import KEY, FakeEngine, Plane, asking, fake_engine
+
+from noria.errors import NotFound
+from noria.gateway.app import build
+from noria.gateway.snapshot import SnapshotFile
+from noria.ports import Index
+
+
+class FullDisk:
+    """A recorder without room."""
+
+    def append(self, record: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self) -> None:
+        return
+
+
+class FixedClock:
+    def now(self) -> datetime:
+        return datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    with fake_engine() as engine:
+        yield engine
+
+
+def no_index(folder: Path) -> Index:
+    raise NotFound(f"there is no index in '{folder}'")
+
+
+async def call(app: Any, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """One request by hand: the messages that the application sends."""
+    sent: list[dict[str, Any]] = []
+    waiting = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if not waiting:
+            await asyncio.Event().wait()
+        return waiting.pop()
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", f"Bearer {KEY}".encode())]
+    await app({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
+    await stop(app)
+    return sent
+
+
+async def stop(app: Any) -> None:
+    """The server's farewell, at which connections are closed."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "lifespan"}
+
+    async def send(message: dict[str, Any]) -> None:
+        await asyncio.sleep(0)
+
+    await app({"type": "lifespan"}, receive, send)
+    await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_full_disk_refuses_the_answer(engine: FakeEngine, tmp_path: Path, stream: bool) -> None:
+    Plane(tmp_path).publish(engine.url)
+    app = build(SnapshotFile(tmp_path / "snapshot.json", no_index), FullDisk(), FixedClock(), b"k" * 32)
+    sent = asyncio.run(call(app, "/v1/chat/completions", asking("hi", stream=stream)))
+    data = b"".join(message.get("body", b"") for message in sent)
+    error = json.loads(data.rpartition(b"data: ")[2])["error"]
+    assert error["type"] == "unavailable_error"
+    assert error["message"].startswith("the answer could not be logged (No space left on device)")
+    assert b"[DONE]" not in data
+    assert b'"stop"' not in data
+    if not stream:
+        assert sent[0]["status"] == 503
+        assert not [name for name, _ in sent[0]["headers"] if name == b"x-noria-interaction"]
+
+
+def test_feedback_is_refused_too(tmp_path: Path) -> None:
+    Plane(tmp_path).publish("http://127.0.0.1:1/v1")
+    app = build(SnapshotFile(tmp_path / "snapshot.json", no_index), FullDisk(), FixedClock(), b"k" * 32)
+    identity = "01930000-0000-7000-8000-000000000000"
+    sent = asyncio.run(call(app, "/v1/feedback", {"interaction": identity, "metric": "thumbs", "value": 1}))
+    assert sent[0]["status"] == 503
