@@ -145,7 +145,11 @@ class LlamaEngine:
         return self._chat.answer(messages, self.extra(adapter), max_tokens, stop)
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
-        """The likeliest next token's id after these and its log-probability, computed without cached prompts."""
+        """The likeliest next token's id after these and its log-probability.
+
+        All such requests go to one slot, so that growing prefixes of a text are read once, and the same sequence of
+        requests to a fresh engine gives the same numbers.
+        """
         if not tokens:
             raise Invalid("no token comes after an empty prompt", "give at least one token id")
         body: dict[str, JsonValue] = {
@@ -155,7 +159,8 @@ class LlamaEngine:
             "n_probs": 1,
             "temperature": 0,
             "seed": SEED,
-            "cache_prompt": False,
+            "cache_prompt": True,
+            "id_slot": 0,
         }
         reply = self._chat.post(f"{self._root}/completion", body)
         first = reply["completion_probabilities"][0]
