@@ -15,10 +15,13 @@ from noria.settings import EngineSettings, RecipeSettings, Settings
 from noria.types import (
     ApiKey,
     Artifact,
+    Caps,
     Cycle,
     Deployment,
     Document,
+    Endpoint,
     Feedback,
+    Generation,
     Interaction,
     Message,
     Ref,
@@ -109,35 +112,6 @@ class Keys(Protocol):
 
     def revoke(self, identity: str, at: datetime) -> None:
         """End a key's life; raises NotFound."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """What an engine can do. Code asks this, never the engine's name."""
-
-    lora: bool = False
-    """Serves LoRA adapters beside the base model."""
-    exact_tokens: bool = False
-    """Takes token ids as a prompt and returns the next token's id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a running engine answers OpenAI's API; `key` is its bearer token."""
-
-    url: str
-    key: str
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """One answer of an engine, with its token counts where the engine gives them."""
-
-    text: str
-    finish_reason: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
 
 
 class Engine(Protocol):

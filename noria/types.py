@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, NewType
 
@@ -314,3 +315,32 @@ class Snapshot(Record):
     routes: dict[str, Route]
     keys: dict[str, str]
     """SHA-256 of a live key, in hexadecimal, to `role:name`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What an engine can do. Code asks this, never the engine's name."""
+
+    lora: bool = False
+    """Serves LoRA adapters beside the base model."""
+    exact_tokens: bool = False
+    """Takes token ids as a prompt and returns the next token's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a running engine answers OpenAI's API; `key` is its bearer token."""
+
+    url: str
+    key: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One answer of an engine, with its token counts where the engine gives them."""
+
+    text: str
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None

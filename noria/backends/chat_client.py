@@ -11,8 +11,7 @@ import httpx
 from pydantic import JsonValue
 
 from noria.errors import Invalid, Unavailable
-from noria.ports import Endpoint, Generation
-from noria.types import Message
+from noria.types import Endpoint, Generation, Message
 
 SEED = 0
 ANSWER_TIMEOUT = 600.0

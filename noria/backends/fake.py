@@ -19,10 +19,10 @@ from pydantic import JsonValue
 
 from noria.backends.chat_client import ChatClient
 from noria.errors import Invalid, NoriaError, NotFound
-from noria.ports import Caps, Endpoint, EngineKind, Generation
+from noria.ports import EngineKind
 from noria.prompts import answer_part, parse
 from noria.settings import EngineSettings, known
-from noria.types import Message, Ref, digest_of
+from noria.types import Caps, Endpoint, Generation, Message, Ref, digest_of
 
 ADAPTER_FILE: Final = "answers.json"
 VOCABULARY: Final = 49_152

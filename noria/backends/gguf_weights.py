@@ -53,8 +53,9 @@ def unpack(gguf: Path, cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=cache))
     try:
-        _weights(gguf, scratch)
-        _tokenizer(gguf, scratch)
+        reader = _read(gguf)
+        _weights(gguf, reader, scratch)
+        _tokenizer(gguf, reader, scratch)
         _publish(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -71,15 +72,20 @@ def _publish(scratch: Path, folder: Path) -> None:
             raise
 
 
-def _weights(gguf: Path, out: Path) -> None:
-    from gguf import GGUFReader, dequantize
-    from safetensors.numpy import save_file
+def _read(gguf: Path) -> Any:
+    from gguf import GGUFReader
 
     try:
-        reader = GGUFReader(gguf)
+        return GGUFReader(gguf)
     except ValueError as error:
         raise Invalid(f"'{gguf.name}' is not a GGUF file: {error}", "give a GGUF file or a known model") from error
-    config = _config(gguf.name, {name: field for name, field in reader.fields.items()}, reader.tensors)
+
+
+def _weights(gguf: Path, reader: Any, out: Path) -> None:
+    from gguf import dequantize
+    from safetensors.numpy import save_file
+
+    config = _config(gguf.name, reader.fields, reader.tensors)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     tensors: dict[str, NDArray[np.float32]] = {}
     for tensor in reader.tensors:
@@ -99,8 +105,6 @@ _ADVICE = "only plain models of the llama architecture can be trained; take anot
 
 
 def _config(file: str, fields: Mapping[str, Any], tensors: Any) -> Any:
-    from transformers import LlamaConfig
-
     def number(key: str, default: float | None = None) -> Any:
         if (field := fields.get(f"llama.{key}")) is not None:
             return field.contents()
@@ -117,6 +121,8 @@ def _config(file: str, fields: Mapping[str, Any], tensors: Any) -> Any:
     embedding = next((each for each in tensors if each.name == "token_embd.weight"), None)
     if embedding is None:
         raise Invalid(f"'{file}' holds no token embedding", "the file is damaged; fetch it again")
+    from transformers import LlamaConfig
+
     return LlamaConfig(
         architectures=["LlamaForCausalLM"],
         vocab_size=int(embedding.shape[1]),
@@ -155,7 +161,29 @@ def _unpermute(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     return weights.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def _tokenizer(gguf: Path, out: Path) -> None:
+def _tokenizer(gguf: Path, reader: Any, out: Path) -> None:
     from transformers import AutoTokenizer
 
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model, split = reader.fields.get("tokenizer.ggml.model"), reader.fields.get("tokenizer.ggml.pre")
+    if model is not None and model.contents() == "gpt2":
+        name = split.contents() if split is not None else "none"
+        # transformers 5.23 takes every such tokenizer for GPT-2's: the engine would see other tokens than are learned.
+        tokenizer.backend_tokenizer.pre_tokenizer = _pre_tokenizer(gguf.name, name)
+    tokenizer.save_pretrained(out)
+
+
+_LONE_DIGITS = frozenset({"smollm", "starcoder", "refact", "codeshell"})
+_PLAIN = frozenset({"gpt-2", "phi-2", "mpt", "olmo"})
+
+
+def _pre_tokenizer(file: str, name: str) -> Any:
+    """How text is cut before byte-pair encoding, by llama.cpp's name for it (`tokenizer.ggml.pre`, llama-vocab.cpp)."""
+    from tokenizers import pre_tokenizers
+
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if name in _PLAIN:
+        return words
+    if name in _LONE_DIGITS:
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
+    raise Invalid(f"'{file}' cuts its text by the rule '{name}', which is not supported in training", _ADVICE)

@@ -25,9 +25,9 @@ from noria.backends.chat_client import SEED, ChatClient
 from noria.backends.child import last_lines, spawn, stop
 from noria.backends.llamacpp_server import DRAIN, ServerConfig, drain
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
-from noria.ports import Caps, Endpoint, EngineKind, Generation
+from noria.ports import EngineKind
 from noria.settings import EngineSettings, child_environment, environment, known
-from noria.types import Message, Ref
+from noria.types import Caps, Endpoint, Generation, Message, Ref
 
 ADAPTER_FILE: Final = "adapter.gguf"
 PACKAGED: Final[Mapping[str, tuple[str, str]]] = {

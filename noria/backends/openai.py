@@ -10,9 +10,9 @@ from pydantic import JsonValue
 
 from noria.backends.chat_client import ChatClient
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
-from noria.ports import Caps, Endpoint, EngineKind, Generation
+from noria.ports import EngineKind
 from noria.settings import EngineSettings, engine_key
-from noria.types import Message, Ref, digest_of
+from noria.types import Caps, Endpoint, Generation, Message, Ref, digest_of
 
 
 def open() -> EngineKind:

@@ -1,8 +1,8 @@
-"""The child process in which models are unpacked and adapters trained: python -m noria.backends.peft_worker JOB.json PARENT.
+"""The child process in which models are unpacked and adapters trained.
 
-JOB.json is a `WorkerJob`, PARENT the launcher's process id. Standard output carries one JSON object a line: progress
-as {"step", "total", "loss", "tokens_per_s", "peak_mb"} and last {"result": …} or {"error", "hint", "code"}. What
-libraries print goes to standard error.
+Started as `python -m noria.backends.peft_worker JOB.json PARENT`: JOB.json is a `WorkerJob`, PARENT the launcher's
+process id. Standard output carries one JSON object a line: progress as {"step", "total", "loss", "tokens_per_s",
+"peak_mb"} and last {"result": …} or {"error", "hint", "code"}. What libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import json
 import os
 import random
 import resource
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from noria.backends import gguf_adapter, gguf_weights
 from noria.backends.child import die_with_parent
-from noria.errors import Invalid, NoriaError
+from noria.errors import Invalid, NoriaError, Unavailable
 from noria.settings import RecipeSettings, export
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -103,21 +101,21 @@ def main(argv: Sequence[str]) -> int:
         _write(channel, line)
 
     try:
-        result = {"folder": str(gguf_weights.unpack(job.model, job.cache))} if job.mode == "unpack" else train(job, say)
+        say({"result": _do(job, say)})
     except NoriaError as error:
         say({"error": error.fact, "hint": error.hint, "code": error.code})
         return 1
     except ModuleNotFoundError as error:
-        say(
-            {
-                "error": f"'{error.name}' is not installed",
-                "hint": "pip install 'noria[train]'",
-                "code": "unavailable_error",
-            }
-        )
+        fact, hint = f"'{error.name}' is not installed", "pip install 'noria[train]'"
+        say({"error": fact, "hint": hint, "code": Unavailable.code})
         return 1
-    say({"result": result})
     return 0
+
+
+def _do(job: WorkerJob, say: Say) -> dict[str, JsonValue]:
+    if job.mode == "train":
+        return train(job, say)
+    return {"folder": str(gguf_weights.unpack(job.model, job.cache))}
 
 
 def _write(channel: TextIO, line: dict[str, JsonValue]) -> None:
@@ -261,7 +259,7 @@ def _model(folder: Path, job: WorkerJob) -> Any:
 
 
 def _trainer_class() -> type[Any]:
-    """trl's SFTTrainer with batches in the plan's order, in parts that fit into memory, and a lean loss."""
+    """Trl's SFTTrainer with batches in the plan's order, in parts that fit into memory, and a lean loss."""
     import torch
     from torch.utils.data import DataLoader
     from trl import SFTTrainer
@@ -316,42 +314,38 @@ def _fit(model: Any, folder: Path, rows: dict[int, Row], job: WorkerJob, meter: 
     from trl import SFTConfig
 
     steps = len(job.plan)
-    scratch = tempfile.mkdtemp(prefix="noria-training-")
-    try:
-        arguments = SFTConfig(
-            output_dir=scratch,
-            max_steps=steps,
-            learning_rate=job.recipe.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=max(1, round(WARM_UP * steps)),
-            weight_decay=0.0,
-            max_grad_norm=1.0,
-            seed=job.recipe.seed,
-            use_cpu=True,
-            bf16=_fast_bfloat16(),
-            fp16=False,
-            gradient_checkpointing=False,
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        trainer = _trainer_class()(
-            model=model,
-            args=arguments,
-            train_dataset=Dataset.from_dict({"step": [list(step) for step in job.plan]}),
-            data_collator=_padded,
-            processing_class=AutoTokenizer.from_pretrained(folder),
-        )
-        trainer.meter, trainer.known = meter, rows
-        meter.began = time.monotonic()
-        trainer.train()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    arguments = SFTConfig(
+        output_dir=job.out,
+        max_steps=steps,
+        learning_rate=job.recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, round(WARM_UP * steps)),
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        seed=job.recipe.seed,
+        use_cpu=True,
+        bf16=_fast_bfloat16(),
+        fp16=False,
+        gradient_checkpointing=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = _trainer_class()(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_dict({"step": [list(step) for step in job.plan]}),
+        data_collator=_padded,
+        processing_class=AutoTokenizer.from_pretrained(folder),
+    )
+    trainer.meter, trainer.known = meter, rows
+    meter.began = time.monotonic()
+    trainer.train()
 
 
 def _save(model: Any, base: str, out: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import orjson
 
@@ -34,7 +33,6 @@ from noria.ports import Clock, Recorder
 from noria.types import new_id
 
 _METHODS = {"/health": "GET", "/metrics": "GET", "/models": "GET", "/chat/completions": "POST", "/feedback": "POST"}
-_INTERNAL = b'{"error":{"message":"the gateway failed","type":"internal_error","param":null,"code":"internal_error"}}'
 
 
 class Gateway:
@@ -54,6 +52,7 @@ class Gateway:
         self._pool = pool
         self._clock = clock
         self._secret = secret
+        self._pseudonyms: dict[str, str] = {}
         self._inflight = Inflight()
         self._chat = Chat(snapshots, pool, journal, self._inflight, secret)
         self._feedback = FeedbackDesk(journal, clock, secret)
@@ -66,15 +65,8 @@ class Gateway:
             await self._lifespan(receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def watched(message: dict[str, Any]) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await self._route(scope, receive, watched)
+            await self._route(scope, receive, send)
         except NoriaError as error:
             self._metrics.refused.labels(str(error.status)).inc()
             headers = error_headers(error)
@@ -83,11 +75,6 @@ class Gateway:
             await answer(send, error.status, error_body(error), headers)
         except ClientGone:
             return
-        except Exception:
-            # The server logs the fault; the client gets it in the shape it can read.
-            if not started:
-                await answer(send, 500, _INTERNAL)
-            raise
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = _path(scope)
@@ -111,7 +98,7 @@ class Gateway:
         if path == "/chat/completions":
             at = self._clock.now()
             identity = new_id(at)
-            turn = Turn(identity, at, user=pseudonym(self._secret, name), conversation=identity)
+            turn = Turn(identity, at, user=self._pseudonym(name), conversation=identity)
             await self._chat.serve(turn, headers, receive, send)
         elif path == "/models":
             await answer(send, 200, self._models())
@@ -128,6 +115,12 @@ class Gateway:
         if holder is None:
             raise Denied("the API key is not known here, or was revoked", "list the live ones: noria keys list")
         return holder.partition(":")[2]
+
+    def _pseudonym(self, name: str) -> str:
+        found = self._pseudonyms.get(name)
+        if found is None:
+            found = self._pseudonyms[name] = pseudonym(self._secret, name)
+        return found
 
     def _health(self) -> bytes:
         version = self._snapshots.current.snapshot.version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -16,7 +16,12 @@ from noria.types import Message
 MOST_MESSAGES = 512
 _OURS = ("metadata", "store", "user", "max_completion_tokens")
 """Fields that are for noria or renamed, and are not sent on."""
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_ROLES: dict[str, Literal["system", "user", "assistant"]] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +97,15 @@ def _messages(found: object) -> tuple[Message, ...]:
 
 
 def _message(found: object, number: int) -> Message:
-    where = f"messages.{number}"
     if not isinstance(found, dict):
-        raise Invalid(f"'{where}' is not an object", 'send {"role": "user", "content": "…"}', where=where)
+        raise Invalid(f"'messages.{number}' is not an object", 'send {"role": "user", "content": "…"}')
     role = found.get("role")
     if role in ("tool", "function") or found.get("tool_calls") or found.get("function_call"):
-        raise Invalid(f"'{where}' is part of a tool call; tool calls are not served yet", "leave out tools")
+        raise Invalid(f"'messages.{number}' is part of a tool call; tool calls are not served yet", "leave out tools")
     known = _ROLES.get(role) if isinstance(role, str) else None
     if known is None:
-        raise Invalid(f"'{where}.role' is '{role}'", "one of: system, developer, user, assistant", where=where)
-    # Every field is checked above, and validation would be the dearest step of the whole request.
-    return Message.model_construct(role=known, content=prompts.text_of(found.get("content")))  # type: ignore[arg-type]
+        raise Invalid(f"'messages.{number}.role' is '{role}'", "one of: system, developer, user, assistant")
+    return Message(role=known, content=prompts.text_of(found.get("content")))
 
 
 def _flag(body: Mapping[str, Any], name: str) -> bool:

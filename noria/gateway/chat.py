@@ -18,6 +18,7 @@ from noria.gateway.inflight import Inflight
 from noria.gateway.record import GONE, Journal, Turn, pseudonym
 from noria.gateway.snapshot import Live, SnapshotFile
 from noria.gateway.wire import (
+    INTERNAL,
     JSON,
     ClientGone,
     EngineFault,
@@ -70,10 +71,19 @@ class Chat:
         except ClientGone:
             _leave(turn)
         except asyncio.CancelledError:
+            # Either the client left, or the server gives up on what it could not drain.
             if not turn.gone:
                 turn.ended(503, "the gateway was stopped")
                 raise
             _leave(turn)
+        except Exception:
+            # The server logs the fault; the client gets it in the shape that it can read.
+            with suppress(Unavailable):
+                self._journal.finish(turn)
+            if not turn.started:
+                turn.started = True
+                await answer(send, 500, INTERNAL, [JSON, *_named(turn)])
+            raise
         finally:
             self._inflight.leave(turn.id)
             with suppress(Unavailable):
@@ -144,14 +154,14 @@ class Chat:
         except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
             raise EngineFault(502, "the engine's answer is not a chat completion") from error
         if isinstance(content, str):
-            turn.answer = content
-            message["content"] = prompts.answer_of(content)
+            message["content"] = turn.answer = prompts.answer_of(content)
         turn.finish_reason = reason if isinstance(reason, str) else None
         turn.prompt_tokens, turn.completion_tokens = usage_of(document)
         document["model"] = turn.task
         body = orjson.dumps(document)
         turn.ended(200, None)
         self._finish(turn)
+        turn.started = True
         await answer(send, 200, body, [JSON, *_named(turn)])
 
     async def _stream(self, turn: Turn, ask: Ask, reply: Reply, first: bytes, send: Send) -> None:
@@ -173,7 +183,7 @@ class Chat:
                 status = 504 if error.slow else 502
                 raise EngineFault(status, f"the engine's answer broke off: {error}") from error
         finally:
-            turn.answer, turn.finish_reason = stream.text, stream.finish_reason
+            turn.answer, turn.finish_reason = prompts.answer_of(stream.text), stream.finish_reason
             turn.prompt_tokens, turn.completion_tokens = stream.prompt_tokens, stream.completion_tokens
             (reply.finish if stream.done else reply.close)()
         if not stream.complete:

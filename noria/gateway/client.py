@@ -45,6 +45,11 @@ class Limits:
     idle: float = 120.0
     """Between two pieces of an answer."""
 
+    @property
+    def shortest(self) -> float:
+        """How often a connection looks at the time."""
+        return min(self.first_byte, self.idle)
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -156,8 +161,11 @@ class Pool:
                 )
         except (OSError, TimeoutError) as error:
             raise UpstreamError(f"no connection to {to.host}:{to.port}") from error
-        self._open.add(connection)
         return connection
+
+    def opened(self, connection: Connection) -> None:
+        """A connection was made."""
+        self._open.add(connection)
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, or close it when there are enough."""
@@ -199,6 +207,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio.Protocol."""
         self._transport = cast(asyncio.Transport, transport)
+        self._pool.opened(self)
 
     async def ask(self, head: bytes, body: bytes, stream: bool) -> Reply:
         """Send a request and wait for its answer: the head of it with `stream`, else all of it."""
@@ -213,7 +222,8 @@ class Connection(asyncio.Protocol):
         self.complete = self._paused = self._seen = self._headers_done = self._left = False
         self._reply: asyncio.Future[Reply] = self._loop.create_future()
         self._active = self._loop.time()
-        self._timer = self._loop.call_later(self._pool.limits.first_byte, self._check_time)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._pool.limits.shortest, self._check_time)
         self._transport.writelines((head, body))
         try:
             return await self._reply
@@ -294,9 +304,11 @@ class Connection(asyncio.Protocol):
         """Of asyncio.Protocol."""
         self._pool.forget(self)
         if not self.busy:
+            self._stop_timer()
             return
         if error is None and self._headers_done and not self.complete and self._ends_with_connection():
             self._finish()
+        self._stop_timer()
         if not self.complete:
             self._fail("the connection was lost")
 
@@ -329,7 +341,6 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         self.complete = True
-        self._stop_timer()
         if self._left:
             self._release()
         elif self._stream:
@@ -344,7 +355,8 @@ class Connection(asyncio.Protocol):
         if not self.busy:
             return
         self.busy = False
-        self._stop_timer()
+        if self._left:
+            self._stop_timer()
         if self._parser.should_keep_alive() and not self._transport.is_closing():
             self._pool.give_back(self)
         else:
@@ -376,12 +388,16 @@ class Connection(asyncio.Protocol):
             self._timer = None
 
     def _check_time(self) -> None:
-        """One timer per request, moved on when it goes off early: cheaper than a new one per piece."""
+        """One timer per connection, which outlives requests: cheaper than a new one for each."""
         limits = self._pool.limits
+        self._timer = None
+        if not self.busy:
+            return
         allowed = limits.idle if self._seen else limits.first_byte
         left = self._active + allowed - self._loop.time()
         if self._paused or left > 0:
             # While the client is the slow one, the upstream may not be blamed.
-            self._timer = self._loop.call_later(allowed if self._paused else left, self._check_time)
+            pause = limits.shortest if self._paused else min(left, limits.shortest)
+            self._timer = self._loop.call_later(pause, self._check_time)
         else:
             self._fail(f"nothing came for {allowed:g} s", slow=True)

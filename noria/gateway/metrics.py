@@ -2,79 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
 """Label of requests for tasks that the snapshot does not know, so that no caller can grow the label set."""
 
-_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, float("inf"))
+_LABELS = (*map(str, _BOUNDS[:-1]), "+Inf")
+
+
+@dataclass(slots=True)
+class _Histogram:
+    counts: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
+    total: float = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(_BOUNDS, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        sums = itertools.accumulate(self.counts)
+        return list(zip(_LABELS, sums, strict=True))
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is counted of one task: plain numbers, which become Prometheus' families only when somebody looks."""
+
+    statuses: dict[int, int] = field(default_factory=dict)
+    seconds: _Histogram = field(default_factory=_Histogram)
+    first: _Histogram = field(default_factory=_Histogram)
+    prompt: int = 0
+    completion: int = 0
 
 
 class Metrics:
-    """Counters and histograms by task; one instance per gateway."""
+    """Counts by task; one instance, with a registry of its own, per gateway. Used from one thread."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "noria_gateway_requests", "Chat requests by the status they ended with", ["task", "status"],
-            registry=self.registry,
-        )  # fmt: skip
-        self._seconds = Histogram(
-            "noria_gateway_seconds", "Seconds from request to the end of the answer", ["task"],
-            buckets=_SECONDS, registry=self.registry,
-        )  # fmt: skip
-        self._first = Histogram(
-            "noria_gateway_first_token_seconds", "Seconds to the first text of a streamed answer", ["task"],
-            buckets=_SECONDS, registry=self.registry,
-        )  # fmt: skip
-        self._tokens = Counter(
-            "noria_gateway_tokens", "Tokens as the engines count them", ["task", "direction"], registry=self.registry
-        )
-        self._inflight = Gauge(
-            "noria_gateway_inflight", "Requests that an upstream is working on", ["upstream"], registry=self.registry
-        )
-        self._version = Gauge(
-            "noria_gateway_snapshot_version", "Version of the snapshot in use", registry=self.registry
-        )
         self.refused = Counter(
             "noria_gateway_refused", "Requests refused before they reached a task", ["status"], registry=self.registry
         )
         self.unlogged = Counter(
             "noria_gateway_unlogged", "Answers withheld because they could not be logged", registry=self.registry
         )
-        self._statuses: dict[tuple[str, int], Counter] = {}
-        self._children: dict[str, tuple[Histogram, Histogram, Counter, Counter]] = {}
+        self._tallies: dict[str, _Tally] = {}
+        self._upstreams: Mapping[str, int] = {}
+        self._version = 0
+        self.registry.register(self)
 
     def finished(
         self, task: str, status: int, seconds: float, first: float | None, prompt: int | None, completion: int | None
     ) -> None:
         """Count one finished request. `task` must be a known one or OTHER."""
-        counter = self._statuses.get((task, status))
-        if counter is None:
-            counter = self._statuses[task, status] = self._requests.labels(task, str(status))
-        counter.inc()
-        children = self._children.get(task)
-        if children is None:
-            children = self._children[task] = (
-                self._seconds.labels(task), self._first.labels(task),
-                self._tokens.labels(task, "prompt"), self._tokens.labels(task, "completion"),
-            )  # fmt: skip
-        children[0].observe(seconds)
+        tally = self._tallies.get(task)
+        if tally is None:
+            tally = self._tallies[task] = _Tally()
+        tally.statuses[status] = tally.statuses.get(status, 0) + 1
+        tally.seconds.observe(seconds)
         if first is not None:
-            children[1].observe(first)
-        if prompt:
-            children[2].inc(prompt)
-        if completion:
-            children[3].inc(completion)
+            tally.first.observe(first)
+        tally.prompt += prompt or 0
+        tally.completion += completion or 0
 
     def expose(self, inflight: Mapping[str, int], version: int) -> bytes:
-        """Everything in Prometheus' text format."""
-        self._inflight.clear()
-        for upstream, count in inflight.items():
-            self._inflight.labels(upstream).set(count)
-        self._version.set(version)
+        """Everything in Prometheus' text format, with the state of the moment."""
+        self._upstreams, self._version = inflight, version
         return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Of prometheus-client's collectors."""
+        requests = CounterMetricFamily(
+            "noria_gateway_requests", "Chat requests by the status they ended with", labels=["task", "status"]
+        )
+        seconds = HistogramMetricFamily(
+            "noria_gateway_seconds", "Seconds from request to the end of the answer", labels=["task"]
+        )
+        first = HistogramMetricFamily(
+            "noria_gateway_first_token_seconds", "Seconds to the first text of a streamed answer", labels=["task"]
+        )
+        tokens = CounterMetricFamily(
+            "noria_gateway_tokens", "Tokens as the engines count them", labels=["task", "direction"]
+        )
+        for task, tally in self._tallies.items():
+            for status, count in tally.statuses.items():
+                requests.add_metric([task, str(status)], count)
+            seconds.add_metric([task], tally.seconds.buckets(), tally.seconds.total)
+            first.add_metric([task], tally.first.buckets(), tally.first.total)
+            tokens.add_metric([task, "prompt"], tally.prompt)
+            tokens.add_metric([task, "completion"], tally.completion)
+        upstreams = GaugeMetricFamily(
+            "noria_gateway_inflight", "Requests that an upstream is working on", labels=["upstream"]
+        )
+        for url, count in self._upstreams.items():
+            upstreams.add_metric([url], count)
+        version = GaugeMetricFamily("noria_gateway_snapshot_version", "Version of the snapshot in use", self._version)
+        yield from (requests, seconds, first, tokens, upstreams, version)

@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 
-from noria import prompts
 from noria.errors import Unavailable
 from noria.gateway.metrics import OTHER, Metrics
 from noria.ports import Recorder
@@ -71,7 +70,7 @@ class Turn:
             {
                 "kind": "interaction", "id": self.id, "at": self.at, "task": self.task, "served_by": self.served_by,
                 "user": self.user, "conversation": self.conversation, "messages": self.messages,
-                "context": self.context, "answer": prompts.answer_of(self.answer),
+                "context": self.context, "answer": self.answer,
                 "finish_reason": self.finish_reason, "status": self.status, "error": self.error,
                 "stream": self.stream, "prompt_tokens": self.prompt_tokens,
                 "completion_tokens": self.completion_tokens, "first_token_seconds": self.first_token_seconds,

@@ -15,6 +15,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 LONGEST_BODY = 4 * 1024 * 1024
+INTERNAL = b'{"error":{"message":"the gateway failed","type":"internal_error","param":null,"code":"internal_error"}}'
 JSON: Header = (b"content-type", b"application/json")
 
 

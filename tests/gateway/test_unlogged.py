@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from noria.errors import NotFound
 from noria.gateway.app import build
 from noria.gateway.snapshot import SnapshotFile
 from noria.ports import Index
+from noria.types import Interaction
 
 
 class FullDisk:
@@ -27,6 +29,26 @@ class FullDisk:
 
     def close(self) -> None:
         return
+
+
+class Memory:
+    """A recorder that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def append(self, record: bytes) -> None:
+        self.lines.append(record)
+
+    def close(self) -> None:
+        return
+
+
+class BrokenIndex:
+    """An index whose search has a fault nobody foresaw."""
+
+    def search(self, text: str, k: int) -> list[str]:
+        raise RuntimeError("a fault in the index")
 
 
 class FixedClock:
@@ -58,7 +80,8 @@ async def call(app: Any, path: str, body: dict[str, Any]) -> list[dict[str, Any]
         sent.append(message)
 
     headers = [(b"authorization", f"Bearer {KEY}".encode())]
-    await app({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
+    with suppress(RuntimeError):
+        await app({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
     await stop(app)
     return sent
 
@@ -98,3 +121,15 @@ def test_feedback_is_refused_too(tmp_path: Path) -> None:
     identity = "01930000-0000-7000-8000-000000000000"
     sent = asyncio.run(call(app, "/v1/feedback", {"interaction": identity, "metric": "thumbs", "value": 1}))
     assert sent[0]["status"] == 503
+
+
+def test_a_fault_of_our_own_is_recorded_and_told_in_the_usual_shape(tmp_path: Path) -> None:
+    Plane(tmp_path, tmp_path / "index").publish("http://127.0.0.1:1/v1")
+    memory = Memory()
+    app = build(SnapshotFile(tmp_path / "snapshot.json", lambda _: BrokenIndex()), memory, FixedClock(), b"k" * 32)
+    sent = asyncio.run(call(app, "/v1/chat/completions", asking("hi")))
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["error"]["type"] == "internal_error"
+    (record,) = map(Interaction.model_validate_json, memory.lines)
+    assert (record.status, record.error) == (500, "the gateway failed")
+    assert dict(sent[0]["headers"])[b"x-noria-interaction"].decode() == record.id

@@ -1,0 +1,133 @@
+"""Trains LoRA adapters with PEFT and TRL on the processor, in a child process whose memory goes when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from noria.backends import gguf_weights
+from noria.backends.child import last_lines, stop
+from noria.backends.peft_worker import WorkerJob
+from noria.errors import Invalid, Unavailable
+from noria.ports import Progress, TrainingJob
+from noria.settings import child_environment, environment
+
+LABEL = "training"
+GRACE = 2.0
+"""Seconds that an interrupted worker has to end by itself."""
+
+
+class PeftTrainer:
+    """Port `Trainer` for GGUF models of the llama architecture; `cache` keeps what was unpacked of them."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+
+    def tokenizer(self, model: Path) -> Path:
+        """Folder of the model's own tokenizer, in Hugging Face's layout, unpacked once.
+
+        The first call for a model takes about 20 s and half a gigabyte of disk for 135 million parameters: the
+        weights are unpacked along with it. Raises Invalid for a file that cannot be trained, Unavailable.
+        """
+        folder = gguf_weights.folder_of(model, self._cache)
+        if not folder.is_dir():
+            self._run(WorkerJob(mode="unpack", model=model, cache=self._cache), lambda line: None)
+        return folder
+
+    def train(self, job: TrainingJob, progress: Progress) -> dict[str, JsonValue]:
+        """Write `adapter.gguf`, PEFT's own files, `loss.json`, `loss.png` and `probes.json` to `job.out`.
+
+        Returns what was measured: `seconds` (all), `training_seconds`, `steps`, `tokens` (padding not counted),
+        `tokens_per_s`, `peak_mb` (MiB, of the child), `first_loss`, `last_loss` and `losses` (nats per learned
+        token), `probes`, `trained_parameters`. Raises Invalid where the same job cannot succeed, Unavailable
+        when the worker was killed or a package is missing.
+        """
+
+        def heard(line: dict[str, Any]) -> None:
+            note = f"loss {line['loss']:.3f}, {line['tokens_per_s']:.0f} tokens/s"
+            progress.update(LABEL, line["step"], line["total"], note)
+
+        progress.update(LABEL, 0, len(job.plan), "loading the model")
+        return self._run(
+            WorkerJob(
+                mode="train",
+                model=job.model,
+                cache=self._cache,
+                features=job.features / "features.parquet",
+                plan=tuple(tuple(step) for step in job.plan),
+                start=job.start,
+                recipe=job.recipe,
+                out=job.out,
+            ),
+            heard,
+        )
+
+    def _run(self, job: WorkerJob, heard: Callable[[dict[str, Any]], None]) -> dict[str, JsonValue]:
+        with tempfile.TemporaryDirectory(prefix="noria-worker-") as folder:
+            file, log = Path(folder) / "job.json", Path(folder) / "log"
+            file.write_text(job.model_dump_json())
+            with log.open("wb") as errors:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "noria.backends.peft_worker", str(file), str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=_environment(),
+                    start_new_session=True,
+                )
+            try:
+                last = _listen(process, heard)
+                status = process.wait()
+            finally:
+                stop(process, GRACE)
+            return _result(status, last, log)
+
+
+def _listen(process: subprocess.Popen[bytes], heard: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Pass progress on until the worker closes its output; returns its last line, empty when there was none."""
+    last: dict[str, Any] = {}
+    assert process.stdout is not None
+    with process.stdout as lines:
+        for text in lines:
+            # A killed worker may leave half a line.
+            with suppress(json.JSONDecodeError):
+                last = json.loads(text)
+            if "step" in last:
+                heard(last)
+    return last
+
+
+def _result(status: int, last: dict[str, Any], log: Path) -> dict[str, JsonValue]:
+    if status == 0 and "result" in last:
+        return dict(last["result"])
+    if "error" in last:
+        kind = Unavailable if last["code"] == Unavailable.code else Invalid
+        raise kind(last["error"], last["hint"])
+    if status < 0:
+        raise Unavailable(
+            f"the training process was killed by signal {-status}",
+            "most often memory ran out: close other programs, or take a smaller max_length",
+        )
+    raise Invalid(
+        f"the training process failed with status {status}", last_lines(log, 8) or "it said nothing", where="training"
+    )
+
+
+def _environment() -> dict[str, str]:
+    return child_environment(
+        HF_HUB_OFFLINE="1",
+        PYTHONWARNINGS="ignore",
+        # Threads that spin while they wait make training crawl when something else needs the same cores.
+        GOMP_SPINCOUNT=environment("GOMP_SPINCOUNT", "1000") or "1000",
+        # The order of sets must not differ between two runs of the same job.
+        PYTHONHASHSEED="0",
+    )

@@ -1,0 +1,358 @@
+"""The trainer on a tiny model of the llama architecture, in its real child process, against the real engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+import gguf
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noria.backends import gguf_weights, llamacpp
+from noria.backends.chat_tokenizer import ChatTokenizer
+from noria.backends.llamacpp import LlamaCpp
+from noria.backends.peft_trainer import PeftTrainer
+from noria.backends.peft_worker import MICRO_TOKENS, Row, micro_batches, read_rows
+from noria.errors import Invalid, Unavailable
+from noria.ports import TrainingJob
+from noria.settings import EngineSettings, RecipeSettings
+from noria.types import Message, Ref
+
+WIDTH, HEADS, KV_HEADS, FEED, LAYERS = 64, 4, 2, 128, 2
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+PROMPT, ANSWER = 24, 16
+"""Tokens of a row's prompt and of its learned answer."""
+
+
+class Heard:
+    """A `Progress` that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.updates: list[tuple[str, float, float, str]] = []
+
+    def update(self, label: str, done: float, total: float, note: str = "") -> None:
+        self.updates.append((label, done, total, note))
+
+
+def tiny_model(path: Path, *, architecture: str = "llama", split: str = "gpt-2", extra: str = "") -> Path:
+    """A random model whose tokens are the 256 bytes, one merge and ChatML's two marks."""
+    random = np.random.default_rng(11)
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = {**{byte: chr(byte) for byte in printable}, **{byte: chr(256 + n) for n, byte in enumerate(others)}}
+    tokens = [letters[byte] for byte in range(256)] + ["th", "<|im_start|>", "<|im_end|>"]
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(512)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(FEED)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(split)
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * 257 + [3, 3])
+    writer.add_token_merges(["t h"])
+    writer.add_bos_token_id(257)
+    writer.add_eos_token_id(258)
+    writer.add_pad_token_id(258)
+    writer.add_chat_template(TEMPLATE)
+
+    def add(name: str, *shape: int) -> None:
+        writer.add_tensor(name, (random.standard_normal(shape) * 1.5 / WIDTH**0.5).astype(np.float32))
+
+    embedding = random.standard_normal((len(tokens), WIDTH)) * 3 / WIDTH**0.5
+    # llama.cpp shows no probability of a token that begins a character without ending it, so none may be likely.
+    embedding[128:256] = 0
+    writer.add_tensor("token_embd.weight", embedding.astype(np.float32))
+    writer.add_tensor("output_norm.weight", np.ones(WIDTH, np.float32))
+    for layer in range(LAYERS):
+        for norm in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{norm}.weight", np.ones(WIDTH, np.float32))
+        for name, rows in (("attn_q", WIDTH), ("attn_k", WIDTH // 2), ("attn_v", WIDTH // 2), ("attn_output", WIDTH)):
+            add(f"blk.{layer}.{name}.weight", rows, WIDTH)
+        for name, rows, columns in (("gate", FEED, WIDTH), ("up", FEED, WIDTH), ("down", WIDTH, FEED)):
+            add(f"blk.{layer}.ffn_{name}.weight", rows, columns)
+    if extra:
+        add(extra, 4, WIDTH)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_features(folder: Path, lengths: Sequence[int]) -> Path:
+    """Random rows of these lengths, the last `ANSWER` tokens learned."""
+    folder.mkdir(exist_ok=True)
+    random = np.random.default_rng(2)
+    rows = [
+        {
+            "id": f"{number:016x}",
+            "input_ids": random.integers(0, 128, length).tolist(),
+            "loss_mask": [0] * (length - ANSWER) + [1] * ANSWER,
+        }
+        for number, length in enumerate(lengths)
+    ]
+    types = [("id", pa.string()), ("input_ids", pa.list_(pa.int32())), ("loss_mask", pa.list_(pa.int8()))]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(types)), folder / "features.parquet")
+    return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf")
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> PeftTrainer:
+    return PeftTrainer(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_features(tmp_path_factory.mktemp("features"), [PROMPT + ANSWER] * 4)
+
+
+def learning(model: Path, features: Path, out: Path, start: Path | None = None, rank: int = 8) -> TrainingJob:
+    recipe = RecipeSettings(rank=rank, learning_rate=1e-2)
+    return TrainingJob(model=model, features=features, plan=[[0, 1], [2, 3]] * 20, start=start, recipe=recipe, out=out)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    trainer: PeftTrainer, model: Path, features: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, object], Heard]:
+    out, heard = tmp_path_factory.mktemp("trained") / "out", Heard()
+    return out, dict(trainer.train(learning(model, features, out), heard)), heard
+
+
+@given(st.lists(st.integers(2, 400), min_size=1, max_size=24))
+def test_a_batch_is_cut_into_parts_that_fit_and_no_row_is_lost(lengths: list[int]) -> None:
+    rows = [Row(tuple(range(length)), tuple(range(length))) for length in lengths]
+    parts = micro_batches(rows, MICRO_TOKENS)
+    assert sorted(len(row.tokens) for part in parts for row in part) == sorted(lengths)
+    for part in parts:
+        assert len(part) == 1 or len(part) * max(len(row.tokens) for row in part) <= MICRO_TOKENS
+
+
+@pytest.mark.parametrize("plan", [[[0], [4]], [[-1]], [[0], []]])
+def test_a_plan_that_does_not_fit_the_features_is_refused(features: Path, plan: list[list[int]]) -> None:
+    with pytest.raises(Invalid, match="4 rows"):
+        read_rows(features / "features.parquet", plan)
+
+
+def test_a_row_without_anything_to_learn_is_refused(tmp_path: Path) -> None:
+    table = pa.table({"input_ids": [[1, 2, 3]], "loss_mask": [[1, 0, 0]]})
+    pq.write_table(table, tmp_path / "features.parquet")
+    with pytest.raises(Invalid, match="nothing to learn"):
+        read_rows(tmp_path / "features.parquet", [[0]])
+
+
+def test_models_that_cannot_be_trained_are_refused_and_leave_nothing_behind(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with pytest.raises(Invalid, match="'qwen2'"):
+        gguf_weights.unpack(tiny_model(tmp_path / "qwen.gguf", architecture="qwen2"), cache)
+    (tmp_path / "text.gguf").write_text("this is not a model, whatever its name says")
+    with pytest.raises(Invalid, match=r"'text\.gguf' is not a GGUF file"):
+        gguf_weights.unpack(tmp_path / "text.gguf", cache)
+    with pytest.raises(Invalid, match=r"'none\.gguf'"):
+        gguf_weights.unpack(tmp_path / "none.gguf", cache)
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.slow
+def test_a_missing_package_is_named(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gguf.py").write_text("raise ModuleNotFoundError(\"No module named 'gguf'\", name='gguf')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(Unavailable, match="'gguf' is not installed") as caught:
+        PeftTrainer(tmp_path / "cache").tokenizer(model)
+    assert caught.value.hint == "pip install 'noria[train]'"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "named"), [({"extra": "blk.0.attn_q.bias"}, "attn_q.bias"), ({"split": "deepseek-llm"}, "deepseek-llm")]
+)
+def test_what_training_would_silently_get_wrong_is_refused(tmp_path: Path, change: dict[str, str], named: str) -> None:
+    model = tiny_model(tmp_path / "odd.gguf", **change)
+    with pytest.raises(Invalid, match=named):
+        PeftTrainer(tmp_path / "cache").tokenizer(model)
+
+
+@pytest.mark.slow
+def test_training_learns_and_says_how_it_goes(trained: tuple[Path, dict[str, object], Heard]) -> None:
+    out, measured, heard = trained
+    assert set(digests(out)) == {
+        "adapter.gguf",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "loss.json",
+        "loss.png",
+        "probes.json",
+    }
+    losses = json.loads((out / "loss.json").read_text())
+    assert losses["steps"] == list(range(1, 41))
+    assert measured["losses"] == losses["loss"]
+    assert measured["last_loss"] < 0.5 * measured["first_loss"]  # type: ignore[operator]
+    assert (measured["steps"], measured["tokens"]) == (40, 40 * 2 * (PROMPT + ANSWER))
+    assert [update[:3] for update in heard.updates] == [("training", done, 40) for done in range(41)]
+    assert f"loss {losses['loss'][-1]:.3f}" in heard.updates[-1][3]
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_same_job_gives_the_same_bytes_in_another_folder(
+    trainer: PeftTrainer,
+    model: Path,
+    features: Path,
+    trained: tuple[Path, dict[str, object], Heard],
+    tmp_path: Path,
+) -> None:
+    copy = tmp_path / "elsewhere.gguf"
+    copy.write_bytes(model.read_bytes())
+    trainer.train(learning(copy, features, tmp_path / "again"), Heard())
+    assert digests(tmp_path / "again") == digests(trained[0])
+    for path in trained[0].iterdir():
+        assert str(model.parent).encode() not in path.read_bytes()
+
+
+@pytest.mark.slow
+def test_the_loss_of_a_step_is_the_mean_over_its_learned_tokens(
+    trainer: PeftTrainer, model: Path, tmp_path: Path
+) -> None:
+    lengths = [PROMPT + ANSWER, 150, 200, 90]
+    folder = write_features(tmp_path / "features", lengths)
+    table = pq.read_table(folder / "features.parquet").to_pylist()
+    table[1]["loss_mask"] = [0] * 100 + [1] * 50
+    types = [("id", pa.string()), ("input_ids", pa.list_(pa.int32())), ("loss_mask", pa.list_(pa.int8()))]
+    pq.write_table(pa.Table.from_pylist(table, schema=pa.schema(types)), folder / "features.parquet")
+    job = TrainingJob(
+        model=model,
+        features=folder,
+        plan=[[2], [0], [1], [3], [0, 1, 2, 3]],
+        start=None,
+        recipe=RecipeSettings(rank=2, learning_rate=1e-12),
+        out=tmp_path / "out",
+    )
+    trainer.train(job, Heard())
+    third, first, second, fourth, together = json.loads((tmp_path / "out" / "loss.json").read_text())["loss"]
+    learned = [ANSWER, 50, ANSWER, ANSWER]
+    apart = zip([first, second, third, fourth], learned, strict=True)
+    assert together == pytest.approx(sum(loss * count for loss, count in apart) / sum(learned), abs=1e-4)
+    assert len({first, second, third, fourth}) == 4
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_an_adapter(
+    trainer: PeftTrainer,
+    model: Path,
+    features: Path,
+    trained: tuple[Path, dict[str, object], Heard],
+    tmp_path: Path,
+) -> None:
+    measured = trainer.train(learning(model, features, tmp_path / "next", start=trained[0]), Heard())
+    assert float(str(measured["first_loss"])) < 0.6 * float(str(trained[1]["first_loss"]))
+    with pytest.raises(Invalid, match="rank 8 and alpha 32, the recipe wants 4 and 32"):
+        trainer.train(learning(model, features, tmp_path / "other", start=trained[0], rank=4), Heard())
+
+
+class Meddler(Heard):
+    """A `Progress` at whose second step the worker is killed, or the person presses Ctrl-C."""
+
+    def __init__(self, interrupt: bool) -> None:
+        super().__init__()
+        self.interrupt = interrupt
+        self.worker: psutil.Process | None = None
+
+    def update(self, label: str, done: float, total: float, note: str = "") -> None:
+        if done == 2:
+            [self.worker] = [
+                child for child in psutil.Process().children() if "noria.backends.peft_worker" in child.cmdline()
+            ]
+            if self.interrupt:
+                raise KeyboardInterrupt
+            self.worker.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("interrupt", "raised"), [(False, Unavailable), (True, KeyboardInterrupt)])
+def test_a_worker_that_is_killed_or_not_wanted_any_more_ends(
+    trainer: PeftTrainer, model: Path, features: Path, tmp_path: Path, interrupt: bool, raised: type[BaseException]
+) -> None:
+    meddler = Meddler(interrupt)
+    with pytest.raises(raised):
+        trainer.train(learning(model, features, tmp_path / "out"), meddler)
+    assert meddler.worker is not None
+    assert not meddler.worker.is_running()
+
+
+@pytest.mark.slow
+def test_the_engine_serves_what_was_trained(
+    model: Path, trained: tuple[Path, dict[str, object], Heard], tmp_path: Path
+) -> None:
+    probes = json.loads((trained[0] / "probes.json").read_text())
+    assert len(probes) == 40
+    assert {len(probe["prefix"]) for probe in probes} <= set(range(PROMPT, PROMPT + ANSWER))
+    adapter = Ref(kind="adapter", name="tiny", digest="0" * 16)
+    settings = EngineSettings(kind="llamacpp", model=str(model), slots=1, context=256, threads=1)
+    engine = LlamaCpp().start(settings, {adapter: trained[0]}, tmp_path / "log")
+    try:
+        for probe in probes:
+            token, logprob = engine.next_token(probe["prefix"], adapter)
+            assert token == probe["token"]
+            assert logprob == pytest.approx(probe["logprob"], abs=0.05)
+        for probe in probes[:20]:
+            token, logprob = engine.next_token(probe["prefix"], None)
+            assert token == probe["base_token"]
+            assert logprob == pytest.approx(probe["base_logprob"], abs=0.05)
+    finally:
+        engine.close()
+    assert any(probe["token"] != probe["base_token"] for probe in probes[:20])
+
+
+@pytest.mark.slow
+def test_text_becomes_the_same_tokens_in_training_and_in_the_engine(tmp_path: Path) -> None:
+    settings = EngineSettings(kind="llamacpp", model="smollm2-135m-instruct", slots=1, context=256, threads=1)
+    folder = PeftTrainer(tmp_path / "cache").tokenizer(llamacpp.model_path(settings))
+    tokenizer = ChatTokenizer(folder)
+    engine = LlamaCpp().start(settings, {}, tmp_path / "log")
+    texts = (
+        "Order 12345 costs 9.99, or 100,000 in 2024.",
+        "wait 37 seconds  for\n\n 8 minutes\tand 3.5 hours",
+        "Şehir 漢字 🙂 e\u0301 ½ ٣ 'LL don't",
+        "[Answer] #### <b> --flag",
+    )
+    try:
+        for text in texts:
+            body = {"content": f"<|im_start|>user\n{text}<|im_end|>\n", "add_special": False, "parse_special": True}
+            request = urllib.request.Request(
+                engine.endpoint.url.removesuffix("/v1") + "/tokenize",
+                json.dumps(body).encode(),
+                {"content-type": "application/json", "authorization": f"Bearer {engine.endpoint.key}"},
+            )
+            with urllib.request.urlopen(request) as answer:
+                served = json.load(answer)["tokens"]
+            system, assistant = Message(role="system", content="s"), "<|im_start|>assistant\n"
+            head = tokenizer.prompt([system])[: -len(tokenizer.answer(assistant)) + 1]
+            learned = tokenizer.prompt([system, Message(role="user", content=text)])
+            assert learned[len(head) : len(head) + len(served)] == served
+    finally:
+        engine.close()
