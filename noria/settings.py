@@ -104,6 +104,8 @@ class RecipeSettings(Table):
     kind: Literal["lora"] = "lora"
     rank: int = Field(default=16, ge=1, le=256)
     alpha: int = Field(default=32, ge=1)
+    layers: int | None = Field(default=None, ge=1)
+    """The uppermost layers that are adapted; all without it. Fewer learn faster and less."""
     epochs: float = Field(default=1.0, gt=0.0, le=100.0)
     """Passes over rows that the start of the training has not seen."""
     batch: int = Field(default=8, ge=1)

@@ -13,7 +13,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from noria.backends import gguf_adapter, gguf_weights
 from noria.backends.child import die_with_parent
+from noria.backends.peft_trunk import Trunk
 from noria.errors import Invalid, NoriaError, Unavailable
 from noria.settings import RecipeSettings, export
 
@@ -198,15 +199,20 @@ def read_rows(features: Path, plan: Sequence[Sequence[int]]) -> dict[int, Row]:
     return rows
 
 
-def micro_batches(rows: Sequence[Row], limit: int) -> list[list[Row]]:
+def micro_batches(rows: Mapping[int, Row], numbers: Sequence[int], limit: int) -> list[list[int]]:
     """Cut a batch into parts of at most `limit` padded tokens, longest rows first; a longer row is a part alone."""
-    parts: list[list[Row]] = []
-    for row in sorted(rows, key=lambda row: len(row.tokens), reverse=True):
-        if parts and (len(parts[-1]) + 1) * len(parts[-1][0].tokens) <= limit:
-            parts[-1].append(row)
+    parts: list[list[int]] = []
+    for number in sorted(numbers, key=lambda number: len(rows[number].tokens), reverse=True):
+        if parts and (len(parts[-1]) + 1) * len(rows[parts[-1][0]].tokens) <= limit:
+            parts[-1].append(number)
         else:
-            parts.append([row])
+            parts.append([number])
     return parts
+
+
+def adapted_layers(recipe: RecipeSettings, layers: int) -> range:
+    """Numbers of the layers that get an adapter: the uppermost ones, or all where the recipe names no number."""
+    return range(max(0, layers - (recipe.layers or layers)), layers)
 
 
 def _prepare(seed: int) -> None:
@@ -245,21 +251,24 @@ def _model(folder: Path, job: WorkerJob) -> Any:
             lora_dropout=0.0,
             target_modules=list(PROJECTIONS),
             task_type="CAUSAL_LM",
+            layers_to_transform=list(adapted_layers(recipe, base.config.num_hidden_layers)),
         )
         return get_peft_model(base, config)
     model = PeftModel.from_pretrained(base, job.start, is_trainable=True)
     config = model.peft_config["default"]
-    if (config.r, config.lora_alpha) != (recipe.rank, recipe.alpha):
+    layers = list(adapted_layers(recipe, base.config.num_hidden_layers))
+    if (config.r, config.lora_alpha, config.layers_to_transform) != (recipe.rank, recipe.alpha, layers):
         raise Invalid(
-            f"the adapter to go on from has rank {config.r} and alpha {config.lora_alpha}, "
-            f"the recipe wants {recipe.rank} and {recipe.alpha}",
-            'set start = "base" in the recipe, or the old rank and alpha',
+            f"the adapter to go on from has rank {config.r}, alpha {config.lora_alpha} and "
+            f"{len(config.layers_to_transform)} layers; "
+            f"the recipe wants {recipe.rank}, {recipe.alpha} and {len(layers)}",
+            'set start = "base" in the recipe, or the old values',
         )
     return model
 
 
 def _trainer_class() -> type[Any]:
-    """Trl's SFTTrainer with batches in the plan's order, in parts that fit into memory, and a lean loss."""
+    """The SFTTrainer of trl with batches in the plan's order, in parts that fit into memory, and a lean loss."""
     import torch
     from torch.utils.data import DataLoader
     from trl import SFTTrainer
@@ -269,6 +278,7 @@ def _trainer_class() -> type[Any]:
 
         meter: Meter
         known: dict[int, Row]
+        trunk: Trunk
 
         def get_train_dataloader(self) -> Any:
             # One item is one step's batch; without shuffling the plan's order is kept.
@@ -278,34 +288,29 @@ def _trainer_class() -> type[Any]:
             rows = [self.known[number] for number in inputs["step"]]
             learned = sum(label != IGNORED for row in rows for label in row.labels[1:])
             loss = torch.zeros(())
-            for part in micro_batches(rows, MICRO_TOKENS):
-                loss += super().training_step(model, _padded(part), learned)
+            for part in micro_batches(self.known, inputs["step"], MICRO_TOKENS):
+                loss += super().training_step(model, {"rows": part}, learned)
             self.meter.add(loss.item(), sum(len(row.tokens) for row in rows))
             return loss
 
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            # trl computes the logits of every position where there is no Triton; only learned ones matter. Padding
-            # stands on the right, where a causal model never looks, so no mask is needed either.
-            causal = model.get_base_model()
-            hidden = causal.model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state[:, :-1]
-            labels = inputs["labels"][:, 1:]
+            # trl computes the logits of every position where there is no Triton; only learned ones matter.
+            hidden = self.trunk.hidden(inputs["rows"])[:, :-1]
+            labels = _labels([self.known[number] for number in inputs["rows"]])[:, 1:]
             learned = labels != IGNORED
-            logits = causal.lm_head(hidden[learned]).float()
+            logits = model.get_base_model().lm_head(hidden[learned]).float()
             return torch.nn.functional.cross_entropy(logits, labels[learned], reduction="sum") / num_items_in_batch
 
     return PlannedTrainer
 
 
-def _padded(rows: Sequence[Row]) -> dict[str, Any]:
+def _labels(rows: Sequence[Row]) -> Any:
     import torch
 
     longest = max(len(row.tokens) for row in rows)
-    return {
-        "input_ids": torch.tensor([[*row.tokens, *[0] * (longest - len(row.tokens))] for row in rows]),
-        "labels": torch.tensor([[*row.labels, *[IGNORED] * (longest - len(row.labels))] for row in rows]),
-    }
+    return torch.tensor([[*row.labels, *[IGNORED] * (longest - len(row.labels))] for row in rows])
 
 
 def _fit(model: Any, folder: Path, rows: dict[int, Row], job: WorkerJob, meter: Meter) -> None:
@@ -340,10 +345,13 @@ def _fit(model: Any, folder: Path, rows: dict[int, Row], job: WorkerJob, meter: 
         model=model,
         args=arguments,
         train_dataset=Dataset.from_dict({"step": [list(step) for step in job.plan]}),
-        data_collator=_padded,
+        data_collator=list,
         processing_class=AutoTokenizer.from_pretrained(folder),
     )
     trainer.meter, trainer.known = meter, rows
+    causal = model.get_base_model()
+    first = adapted_layers(job.recipe, causal.config.num_hidden_layers).start
+    trainer.trunk = Trunk(causal, first, {number: row.tokens for number, row in rows.items()})
     meter.began = time.monotonic()
     trainer.train()
 
