@@ -127,6 +127,8 @@ class GateSettings(Table):
     metric: str = "token_f1"
     margin: Share = 0.02
     """What a guarded slice may lose at the most, at the stated confidence."""
+    margins: dict[Name, Share] = Field(default_factory=dict)
+    """Slices with a margin of their own, such as small ones whose score is noisy."""
     risk: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     approval: Literal["auto", "human"] = "auto"
     min_rows: int = Field(default=10, ge=2)

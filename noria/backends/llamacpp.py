@@ -157,14 +157,16 @@ class LlamaEngine:
             "prompt": list(tokens),
             "n_predict": 1,
             "n_probs": 1,
+            "return_tokens": True,
             "temperature": 0,
             "seed": SEED,
             "cache_prompt": True,
             "id_slot": 0,
         }
         reply = self._chat.post(f"{self._root}/completion", body)
-        first = reply["completion_probabilities"][0]
-        return int(first["id"]), float(first["logprob"])
+        # The server leaves probabilities out where the token begins a character that is not whole yet.
+        probabilities = reply.get("completion_probabilities") or [{"logprob": 0.0}]
+        return int(reply["tokens"][0]), float(probabilities[0]["logprob"])
 
     def alive(self) -> bool:
         """Whether the process lives and says that it is healthy."""

@@ -30,7 +30,8 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 IGNORED = -100
 """Label of a position that is not learned."""
 MICRO_TOKENS = 300
-"""Padded tokens that go through the model at once; a step's batch is cut into parts of this size to bound memory."""
+"""Padded tokens that go through all layers at once; a step's batch is cut into parts of this size to bound memory.
+Where fewer layers are trained, each part holds more."""
 PROBE_ROWS, PROBES_PER_ROW, BASE_PROBES = 20, 10, 20
 WARM_UP = 0.06
 """Share of the steps in which the learning rate rises."""
@@ -279,6 +280,7 @@ def _trainer_class() -> type[Any]:
         meter: Meter
         known: dict[int, Row]
         trunk: Trunk
+        at_once: int
 
         def get_train_dataloader(self) -> Any:
             # One item is one step's batch; without shuffling the plan's order is kept.
@@ -288,7 +290,7 @@ def _trainer_class() -> type[Any]:
             rows = [self.known[number] for number in inputs["step"]]
             learned = sum(label != IGNORED for row in rows for label in row.labels[1:])
             loss = torch.zeros(())
-            for part in micro_batches(self.known, inputs["step"], MICRO_TOKENS):
+            for part in micro_batches(self.known, inputs["step"], self.at_once):
                 loss += super().training_step(model, {"rows": part}, learned)
             self.meter.add(loss.item(), sum(len(row.tokens) for row in rows))
             return loss
@@ -350,8 +352,9 @@ def _fit(model: Any, folder: Path, rows: dict[int, Row], job: WorkerJob, meter: 
     )
     trainer.meter, trainer.known = meter, rows
     causal = model.get_base_model()
-    first = adapted_layers(job.recipe, causal.config.num_hidden_layers).start
-    trainer.trunk = Trunk(causal, first, {number: row.tokens for number, row in rows.items()})
+    adapted = adapted_layers(job.recipe, causal.config.num_hidden_layers)
+    trainer.at_once = MICRO_TOKENS * causal.config.num_hidden_layers // len(adapted)
+    trainer.trunk = Trunk(causal, adapted.start, {number: row.tokens for number, row in rows.items()})
     meter.began = time.monotonic()
     trainer.train()
 

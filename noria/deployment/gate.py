@@ -15,7 +15,7 @@ def decide(report: Report, gate: GateSettings) -> Decision:
     """Promote only what is better on the task and not worse on any slice, as far as the rows can tell.
 
     Better: the lower bound of the paired gain over all rows of the task is above 0. Not worse: on every slice the
-    lower bound is above `-margin`. A slice of fewer than `min_rows` rows is told in the evidence and not judged.
+    lower bound is above minus its margin. A slice of fewer than `min_rows` rows is told in the evidence and not judged.
     """
     overall = report.intervals.get("all", {}).get(gate.metric)
     if fault := _not_servable(report):
@@ -26,18 +26,19 @@ def decide(report: Report, gate: GateSettings) -> Decision:
     if overall.high < 0:
         return _decision("refuse", f"worse: {_told(overall)}", report, gate)
     slices = _judged(report, gate)
-    lost = {name: each for name, each in slices.items() if each.gain <= -gate.margin}
+    margins = {name: gate.margins.get(name, gate.margin) for name in slices}
+    lost = {name: each for name, each in slices.items() if each.gain <= -margins[name]}
     if lost:
         name, each = min(lost.items(), key=lambda item: item[1].gain)
         return _decision(
-            "refuse", f"loses more than the margin {gate.margin:g} on '{name}': {_told(each)}", report, gate
+            "refuse", f"loses more than the margin {margins[name]:g} on '{name}': {_told(each)}", report, gate
         )
     if overall.low <= 0:
         return _decision("inconclusive", f"no certain gain: {_told(overall)}", report, gate)
-    unsure = {name: each for name, each in slices.items() if each.low <= -gate.margin}
+    unsure = {name: each for name, each in slices.items() if each.low <= -margins[name]}
     if unsure:
         name, each = min(unsure.items(), key=lambda item: item[1].low)
-        fact = f"'{name}' cannot be certified within the margin {gate.margin:g}: {_told(each)}"
+        fact = f"'{name}' cannot be certified within the margin {margins[name]:g}: {_told(each)}"
         return _decision("inconclusive", fact, report, gate)
     return _decision("promote", f"better: {_told(overall)}", report, gate)
 
@@ -75,5 +76,12 @@ def _decision(verdict: Verdict, because: str, report: Report, gate: GateSettings
     return Decision(
         verdict=verdict,
         because=because,
-        evidence={"metric": gate.metric, "margin": gate.margin, "risk": gate.risk, "slices": slices, "checks": checks},
+        evidence={
+            "metric": gate.metric,
+            "margin": gate.margin,
+            "margins": {**gate.margins},
+            "risk": gate.risk,
+            "slices": slices,
+            "checks": checks,
+        },
     )
