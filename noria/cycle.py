@@ -92,7 +92,7 @@ def turn(
         decision = Decision.model_validate(_decided(done)) if "release" in done else None
         if decision is not None:
             cycle = cycle.model_copy(update={"ended": platform.clock.now(), "verdict": decision.verdict})
-            platform.runs.end(cycle)
+            platform.runs.save(cycle)
         return Turn(cycle, tuple(steps), decision)
 
 
@@ -118,7 +118,7 @@ def _open_cycle(platform: Platform, name: str) -> tuple[Cycle, dict[str, Artifac
         return cycle, {run.stage: each.model_copy(update={"run_key": run.key}) for run, each in made if each}
     now = platform.clock.now()
     cycle = Cycle(id=new_id(now), task=name, began=now)
-    platform.runs.begin(cycle)
+    platform.runs.save(cycle)
     return cycle, {}
 
 

@@ -66,11 +66,8 @@ class Lake(Protocol):
 class Runs(Protocol):
     """What was run: the memory that makes a cycle resumable, and the lineage graph."""
 
-    def begin(self, cycle: Cycle) -> None:
-        """Record a cycle that starts."""
-
-    def end(self, cycle: Cycle) -> None:
-        """Record how it ended."""
+    def save(self, cycle: Cycle) -> None:
+        """Store a cycle when it starts, and again when it has ended."""
 
     def record(self, run: Run, artifact: Artifact) -> None:
         """Store a finished run and what it made, in one transaction."""
@@ -90,9 +87,6 @@ class Deployments(Protocol):
 
     def current(self, task: str) -> Deployment | None:
         """The live deployment of a task."""
-
-    def all(self) -> list[Deployment]:
-        """The live deployment of every task."""
 
     def history(self, task: str, limit: int) -> list[Deployment]:
         """Releases of a task, newest first."""
@@ -249,7 +243,10 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """Every back-end in use, opened by `wiring.open_platform`."""
+    """Every back-end in use, opened by `wiring.open_platform`.
+
+    `model` finds a base model's file by its known name or path; `draw` writes a report's picture (PNG).
+    """
 
     settings: Settings
     clock: Clock
@@ -259,13 +256,10 @@ class Platform:
     keys: Keys
     engines: Mapping[str, EngineKind]
     model: Callable[[str], Path]
-    """The file of a base model, by its known name or its path."""
     tokenizer: Callable[[Path], Tokenizer]
-    """The tokenizer of a base model's file."""
     trainer: Trainer
     tracking: Tracking
     indexes: Indexes
     traffic: Traffic
     draw: Callable[[Report, Path], None]
-    """Writes a report's picture (PNG)."""
     spark: Callable[[], AbstractContextManager[SparkSession]]

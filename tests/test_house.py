@@ -26,7 +26,7 @@ def test_importing_loads_nothing_heavy(code: str) -> None:
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_files_and_functions_stay_short(file: Path) -> None:
     text = file.read_text()
-    limit = {"types.py": 400, "ports.py": 400}.get(file.name, 500)
+    limit = {"types.py": 400, "ports.py": 265}.get(file.name, 500)
     assert text.count("\n") <= limit
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -40,3 +40,14 @@ def test_a_port_has_six_methods_at_most() -> None:
         if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == "Protocol" for base in node.bases):
             methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
             assert len(methods) <= 6, node.name
+
+
+def test_the_readme_shows_every_room_with_its_purpose() -> None:
+    readme = (ROOT / "README.md").read_text()
+    rooms = [*(ROOT / "noria").glob("*.py"), *(ROOT / "noria").glob("*/__init__.py")]
+    for file in rooms:
+        if file.parent == ROOT / "noria" and file.stem.startswith("__"):
+            continue
+        name = file.name if file.parent == ROOT / "noria" else f"{file.parent.name}/"
+        purpose = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]
+        assert f"noria/{name:14} {purpose}" in readme

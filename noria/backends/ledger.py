@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, Row
+from sqlalchemy.engine import Engine, Row
 
 from noria.backends.sql import tables as t
 from noria.errors import Conflict, Invalid, NotFound, Unavailable
@@ -80,15 +80,11 @@ class SqlRuns:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def begin(self, cycle: Cycle) -> None:
-        """Record a cycle that starts."""
+    def save(self, cycle: Cycle) -> None:
+        """Store a cycle when it starts, and again when it has ended."""
         with self._engine.begin() as connection:
-            connection.execute(sa.insert(t.cycles).values(**_cycle_row(cycle)))
-
-    def end(self, cycle: Cycle) -> None:
-        """Record how it ended."""
-        with self._engine.begin() as connection:
-            connection.execute(sa.update(t.cycles).where(t.cycles.c.id == cycle.id).values(**_cycle_row(cycle)))
+            connection.execute(sa.delete(t.cycles).where(t.cycles.c.id == cycle.id))
+            connection.execute(sa.insert(t.cycles).values(**cycle.model_dump(mode="json")))
 
     def record(self, run: Run, artifact: Artifact) -> None:
         """Store a finished run and what it made, in one transaction."""
@@ -146,12 +142,6 @@ class SqlDeployments:
         found = self.history(task, 1)
         return found[0] if found else None
 
-    def all(self) -> list[Deployment]:
-        """The live deployment of every task."""
-        with self._engine.connect() as connection:
-            tasks = connection.scalars(sa.select(t.deployments.c.task).distinct().order_by(t.deployments.c.task)).all()
-        return [found for task in tasks if (found := self.current(task)) is not None]
-
     def history(self, task: str, limit: int) -> list[Deployment]:
         """Releases of a task, newest first."""
         query = (
@@ -204,21 +194,8 @@ class SqlKeys:
                 raise NotFound(f"there is no live key '{identity}'", "list them: noria keys list")
 
 
-def check(connection: Connection) -> None:
-    """Raise Unavailable when SQLite finds its file damaged."""
-    if connection.dialect.name != "sqlite":
-        return
-    verdict = connection.scalar(sa.text("PRAGMA integrity_check"))
-    if verdict != "ok":
-        raise Unavailable(f"the ledger is damaged: {verdict}", "restore it from a backup")
-
-
 def _changed(new: Deployment) -> Conflict:
     return Conflict(f"what serves '{new.task}' was changed by somebody else in the meantime", "look: noria status")
-
-
-def _cycle_row(cycle: Cycle) -> dict[str, Any]:
-    return cycle.model_dump(mode="json")
 
 
 def _run(row: Row[Any]) -> Run:

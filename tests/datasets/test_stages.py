@@ -145,7 +145,7 @@ class Wheel:
         parts: dict[str, Any] = {part.name: used.get(part.name) for part in fields(Platform)}
         platform = Platform(**parts)
         cycle = f"cycle{self.turns}"
-        runs.begin(Cycle(id=cycle, task="help", began=clock.now()))
+        runs.save(Cycle(id=cycle, task="help", began=clock.now()))
         done: dict[str, Artifact] = {}
         steps: dict[str, Step] = {}
         for stage in STAGES:

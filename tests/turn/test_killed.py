@@ -152,9 +152,8 @@ def _the_ledger_is_whole(folder: Path) -> None:
     engine = ledger.open_engine("sqlite:///noria.db", folder)
     with engine.connect() as connection:
         assert connection.scalar(sa.text("PRAGMA integrity_check")) == "ok"
-    for deployment in ledger.SqlDeployments(engine).all():
-        versions = [each.version for each in ledger.SqlDeployments(engine).history(deployment.task, 100)]
-        assert versions == list(range(len(versions), 0, -1))
+    versions = [each.version for each in ledger.SqlDeployments(engine).history("helpdesk", 100)]
+    assert versions == list(range(len(versions), 0, -1))
     engine.dispose()
 
 
