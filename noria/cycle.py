@@ -21,7 +21,7 @@ from noria.features import tokenise
 from noria.lake import collect
 from noria.ports import Platform, Progress
 from noria.settings import known
-from noria.stage import Stage, Step, check_order, run_stage
+from noria.stage import Look, Stage, Step, check_order, run_stage
 from noria.training import adapter
 from noria.types import Artifact, Cycle, Decision, new_id
 
@@ -79,6 +79,9 @@ def turn(
     """
     name, task = platform.settings.task(name)
     stages = _stages(until)
+    look = Look(platform, name, task, {})
+    report.check(look)
+    adapter.base_of(look)
     with _alone(platform.settings.state / "locks", name):
         cycle, before = _open_cycle(platform, name)
         done: dict[str, Artifact] = {}

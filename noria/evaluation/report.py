@@ -19,10 +19,15 @@ OWN_SLICES = ("task", "traffic")
 """Slices that are the task itself; together they are the slice `all`. Every other slice only guards."""
 
 
+def check(look: Look) -> None:
+    """Raise Invalid for a metric that does not exist, before any work is done."""
+    place = look.platform.settings.place
+    metrics.check(look.task.metrics, place("tasks", look.name, "metrics"))
+    metrics.check([look.task.gate.metric], place("tasks", look.name, "gate"))
+
+
 def params(look: Look) -> JsonValue:
     """What changes the scores beside the two candidates."""
-    where = look.platform.settings.place("tasks", look.name, "metrics")
-    metrics.check([*look.task.metrics, look.task.gate.metric], where)
     return {
         "metrics": list(look.task.metrics),
         "max_tokens": look.task.max_tokens,

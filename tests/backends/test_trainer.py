@@ -6,6 +6,7 @@ import hashlib
 import json
 import urllib.request
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from noria.backends import gguf_weights, llamacpp
 from noria.backends.chat_tokenizer import ChatTokenizer
@@ -356,3 +358,17 @@ def test_text_becomes_the_same_tokens_in_training_and_in_the_engine(tmp_path: Pa
             assert learned[len(head) : len(head) + len(served)] == served
     finally:
         engine.close()
+
+
+@pytest.mark.slow
+def test_the_frozen_layers_below_an_adapter_change_nothing_but_the_time(
+    trainer: PeftTrainer, model: Path, features: Path, tmp_path: Path
+) -> None:
+    whole = learning(model, features, tmp_path / "whole")
+    upper = replace(whole, recipe=whole.recipe.model_copy(update={"layers": 1}), out=tmp_path / "upper")
+    of_whole, of_upper = trainer.train(whole, Heard()), trainer.train(upper, Heard())
+    # An adapter begins without effect, so the first loss is the base's, whichever layers are trained.
+    assert of_upper["first_loss"] == pytest.approx(of_whole["first_loss"], abs=1e-4)
+    assert float(str(of_upper["last_loss"])) < float(str(of_upper["first_loss"]))
+    names = load_file(tmp_path / "upper" / "adapter_model.safetensors")
+    assert {name.split("layers.")[1].split(".")[0] for name in names} == {str(LAYERS - 1)}
