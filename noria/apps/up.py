@@ -68,12 +68,13 @@ class Serving:
 
     def _loop(self, control: str) -> None:
         announced = False
+        log = self._state / "logs" / "gateway.log"
+        before = log.stat().st_size if log.is_file() else 0
         self._gateway.begin()
         while not self._stopping.is_set():
             self._fleet.poll()
             self._gateway.poll()
-            if self._gateway.child is None and not self._address:
-                fact = _last_line(self._state / "logs" / "gateway.log")
+            if self._gateway.child is None and not self._address and (fact := _refusal(log, before)):
                 raise Unavailable(fact, "free the port, or set [runtime] listen")
             if not announced and self._serves():
                 self._announce(control)
@@ -179,9 +180,12 @@ def _split(listen: str) -> tuple[str, int]:
     return host or "127.0.0.1", int(port)
 
 
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text().splitlines() if line.strip()] if log.is_file() else []
-    return lines[-1].removeprefix("noria: ") if lines else "the gateway ended at once"
+def _refusal(log: Path, start: int) -> str:
+    """What the gateway said when it would not start; empty when it was killed, which the next start may survive."""
+    with log.open("rb") as file:
+        file.seek(start)
+        said = [line for line in file.read().decode(errors="replace").splitlines() if line.startswith("noria: ")]
+    return said[-1].removeprefix("noria: ") if said else ""
 
 
 def _write(file: Path, text: str, private: bool = False) -> None:

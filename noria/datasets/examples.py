@@ -169,9 +169,10 @@ def _steps(work: Work, gathered: int, unique: int, rows: int) -> list[JsonValue]
     """What every step took in and gave out, from the cleaning on."""
     before: list[JsonValue] = json.loads((work.folder("documents") / "steps.json").read_text(encoding="utf-8"))["steps"]
     documents = pq.read_metadata(work.folder("documents") / "documents.parquet").num_rows
-    said = pq.read_metadata(work.folder("sources") / "interactions.parquet").num_rows
+    # Interactions that nobody commented teach nothing; counting them would make another dataset of every request.
+    said = pq.read_metadata(work.folder("sources") / "feedback.parquet").num_rows
     counts = [
-        ("examples of documents and traffic", documents + said, gathered),
+        ("examples of documents and feedback", documents + said, gathered),
         ("duplicate examples", gathered, unique),
         ("bridging examples", unique, rows),
     ]
