@@ -57,7 +57,8 @@ class FtsIndex:
         """At most `k` texts, nearest first by BM25 (a match in a heading counts twice).
 
         A text that holds less than `_COVERED` of the query's weight (its words by their inverse document frequency)
-        is not about the question and is left out: no context is better than a misleading one.
+        is not about the question and is left out: no context is better than a misleading one. Among very few texts
+        frequencies tell nothing, and every match counts.
         """
         words = _words(text)
         if not words or k < 1:
@@ -68,7 +69,8 @@ class FtsIndex:
             weight = {word: self._weight(frequency[word]) for word in rare or words}
             query = " OR ".join(f'"{word}"' for word in weight)
             hits = self._database.execute(_SEARCH, (query, k)).fetchall()
-            return [found for number, found in hits if self._covered(number, weight) >= _COVERED]
+            few = self._size <= _FEW
+            return [found for number, found in hits if few or self._covered(number, weight) >= _COVERED]
 
     def close(self) -> None:
         """Give the memory back; the index cannot be searched any more."""
