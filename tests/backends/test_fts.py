@@ -119,3 +119,13 @@ def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
     (tmp_path / "index.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(Invalid, match="is no index"):
         Indexes().open(tmp_path)
+
+
+def test_what_is_not_about_the_question_stays_out(tmp_path: Path) -> None:
+    texts = [
+        document(f"Topic {word}", f"All about the {word} and nothing else.") for word in "abcdefghijklmnopqrstuvwxyz"
+    ]
+    Indexes().build([*texts, document("Repairs", "We repair pans in the workshop.")], tmp_path)
+    index = Indexes().open(tmp_path)
+    assert index.search("Do you repair pans?", 1) == ["We repair pans in the workshop."]
+    assert index.search("On which weekday does your travelling repair van stop in my village?", 1) == []
