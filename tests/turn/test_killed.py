@@ -158,9 +158,12 @@ def _the_ledger_is_whole(folder: Path) -> None:
 
 
 def _the_same_refs(folder: Path, calm: dict[str, object]) -> None:
-    """Traffic without feedback teaches nothing: what is learned and measured is what the calm run made."""
-    last = turning.run(folder)
-    wanted, found = turning.outputs(calm), turning.outputs(last)
-    assert found["features"] == wanted["features"]
-    assert found["adapter"] == wanted["adapter"]
-    assert found["report"] == wanted["report"]
+    """Traffic without feedback teaches nothing: what is learned is what the calm run learned.
+
+    Reports are not compared: four greedy answers that are generated at once share batches, and which ones do depends
+    on time; an answer may then differ in a word.
+    """
+    wanted, found = turning.outputs(calm), turning.outputs(turning.run(folder))
+    assert {stage: found[stage] for stage in ("documents", "dataset", "features", "adapter")} == {
+        stage: wanted[stage] for stage in ("documents", "dataset", "features", "adapter")
+    }
