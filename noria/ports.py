@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
-from noria.settings import EngineSettings, RecipeSettings, Settings
+from noria.settings import EngineSettings, Settings
 from noria.types import (
     ApiKey,
     Artifact,
@@ -27,6 +27,7 @@ from noria.types import (
     Ref,
     Report,
     Run,
+    TrainingJob,
 )
 
 if TYPE_CHECKING:
@@ -147,21 +148,6 @@ class EngineKind(Protocol):
         """A ready engine with these adapters (the folders of adapter artifacts); raises Invalid or Unavailable."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingJob:
-    """All that a trainer is told. `features` is a folder with `features.parquet`; `start` an adapter to go on from.
-
-    `plan` lists the row numbers of that file in the order in which they are learned, one step after the other.
-    """
-
-    model: Path
-    features: Path
-    plan: Sequence[Sequence[int]]
-    start: Path | None
-    recipe: RecipeSettings
-    out: Path
-
-
 class Trainer(Protocol):
     """Makes adapters."""
 
@@ -243,10 +229,7 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """Every back-end in use, opened by `wiring.open_platform`.
-
-    `model` finds a base model's file by its known name or path; `draw` writes a report's picture (PNG).
-    """
+    """Every back-end in use. `model` finds a base model's file by name or path; `draw` writes a report's picture."""
 
     settings: Settings
     clock: Clock

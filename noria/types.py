@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal, NewType
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NewType
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+if TYPE_CHECKING:
+    from noria.settings import RecipeSettings
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
 """Lower-case hexadecimal SHA-256, or its first 16 characters where a person must read it."""
@@ -325,6 +330,8 @@ class Caps:
     """Serves LoRA adapters beside the base model."""
     exact_tokens: bool = False
     """Takes token ids as a prompt and returns the next token's id."""
+    batch_invariant: bool = False
+    """A greedy answer does not depend on which other answers are computed beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,3 +351,18 @@ class Generation:
     finish_reason: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """All that a trainer is told. `features` is a folder with `features.parquet`; `start` an adapter to go on from.
+
+    `plan` lists the row numbers of that file in the order in which they are learned, one step after the other.
+    """
+
+    model: Path
+    features: Path
+    plan: Sequence[Sequence[int]]
+    start: Path | None
+    recipe: RecipeSettings
+    out: Path

@@ -66,8 +66,8 @@ class FakeEngines:
 
     @property
     def caps(self) -> Caps:
-        """Adapters and exact tokens, like llama.cpp."""
-        return Caps(lora=True, exact_tokens=True)
+        """All of them: answers come from a table."""
+        return Caps(lora=True, exact_tokens=True, batch_invariant=True)
 
     def base(self, settings: EngineSettings) -> tuple[Ref, str]:
         """The base is named as the settings name it; its content is the table. Raises Invalid without `model`."""

@@ -141,8 +141,12 @@ class LlamaEngine:
     def answer(
         self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str]
     ) -> Generation:
-        """One greedy answer; raises Invalid when the prompt is longer than a slot, Unavailable when it is gone."""
-        return self._chat.answer(messages, self.extra(adapter), max_tokens, stop)
+        """One greedy answer; raises Invalid when the prompt is longer than a slot, Unavailable when it is gone.
+
+        The prompt is read from its start: what a slot remembers of an earlier one is computed in other batches,
+        which rounds otherwise. So the answer of an engine with one slot depends on the prompt only.
+        """
+        return self._chat.answer(messages, {**self.extra(adapter), "cache_prompt": False}, max_tokens, stop)
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """The likeliest next token's id after these and its log-probability.

@@ -18,8 +18,9 @@ from noria.backends import gguf_weights
 from noria.backends.child import last_lines, stop
 from noria.backends.peft_worker import WorkerJob
 from noria.errors import Invalid, Unavailable
-from noria.ports import Progress, TrainingJob
+from noria.ports import Progress
 from noria.settings import child_environment, environment
+from noria.types import TrainingJob
 
 LABEL = "training"
 GRACE = 2.0

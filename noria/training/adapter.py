@@ -8,10 +8,9 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from noria.errors import Invalid
-from noria.ports import TrainingJob
 from noria.stage import Look, Work
 from noria.training import plan
-from noria.types import Ref
+from noria.types import Ref, TrainingJob
 
 
 def params(look: Look) -> JsonValue:

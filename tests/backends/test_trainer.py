@@ -25,9 +25,8 @@ from noria.backends.llamacpp import LlamaCpp
 from noria.backends.peft_trainer import PeftTrainer
 from noria.backends.peft_worker import MICRO_TOKENS, Row, micro_batches, read_rows
 from noria.errors import Invalid, Unavailable
-from noria.ports import TrainingJob
 from noria.settings import EngineSettings, RecipeSettings
-from noria.types import Message, Ref
+from noria.types import Message, Ref, TrainingJob
 
 WIDTH, HEADS, KV_HEADS, FEED, LAYERS = 64, 4, 2, 128, 2
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -158,12 +158,7 @@ def _the_ledger_is_whole(folder: Path) -> None:
 
 
 def _the_same_refs(folder: Path, calm: dict[str, object]) -> None:
-    """Traffic without feedback teaches nothing: what is learned is what the calm run learned.
-
-    Reports are not compared: four greedy answers that are generated at once share batches, and which ones do depends
-    on time; an answer may then differ in a word.
-    """
-    wanted, found = turning.outputs(calm), turning.outputs(turning.run(folder))
-    assert {stage: found[stage] for stage in ("documents", "dataset", "features", "adapter")} == {
-        stage: wanted[stage] for stage in ("documents", "dataset", "features", "adapter")
-    }
+    """Traffic without feedback teaches nothing: what is made of the sources is what the calm run made."""
+    found, wanted = turning.outputs(turning.run(folder)), turning.outputs(calm)
+    assert found.pop("sources") != wanted.pop("sources")
+    assert found == wanted
