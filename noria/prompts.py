@@ -17,6 +17,7 @@ import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from noria.errors import Invalid
 from noria.types import Digest, Message, digest_of
@@ -25,6 +26,8 @@ TERMINATOR = "####"
 STOP = f"\n{TERMINATOR}"
 """What ends an answer when an engine generates."""
 
+_HEADS = ("system", "developer")
+_TEXTS = ("text", "input_text", "output_text")
 _CONTEXT, _QUESTION, _ANSWER = "[Context]", "[Question]", "[Answer]"
 _MARKER = re.compile(r"^(\\*)(\[Context\]|\[Question\]|\[Answer\]|####)", re.MULTILINE)
 _ESCAPED = re.compile(r"^\\(\\*(?:\[Context\]|\[Question\]|\[Answer\]|####))", re.MULTILINE)
@@ -41,11 +44,15 @@ class Annotated:
 
 def escape(text: str) -> str:
     """Put a backslash before every line start that reads as a marker."""
+    if "[" not in text and "#" not in text:
+        return text
     return _MARKER.sub(lambda found: f"\\{found[0]}", text)
 
 
 def unescape(text: str) -> str:
     """Undo `escape`."""
+    if "\\" not in text:
+        return text
     return _ESCAPED.sub(r"\1", text)
 
 
@@ -90,14 +97,37 @@ def render(system: str | None, messages: Sequence[Message], context: str | None)
     A system message of the client's own stands below the task's. Raises Invalid when the conversation does not end
     with the user.
     """
-    if not messages or messages[-1].role != "user":
-        role = f"'{messages[-1].role}'" if messages else "nothing"
+    given = [{"role": message.role, "content": message.content} for message in messages]
+    return [Message.model_validate(message) for message in dress(system, given, context)]
+
+
+def dress(system: str | None, messages: Sequence[Mapping[str, Any]], context: str | None) -> list[dict[str, Any]]:
+    """As `render`, for messages in OpenAI's form: tool calls, tool results and images stay as they are.
+
+    Raises Invalid when the conversation ends neither with the user nor with a tool's result.
+    """
+    last = messages[-1] if messages else {}
+    if last.get("role") not in ("user", "tool"):
+        role = f"'{last.get('role')}'" if messages else "nothing"
         raise Invalid(f"the conversation ends with {role}, not with the user", "send the user's message last")
-    heads = [text for text in (system, *(m.content for m in messages if m.role == "system")) if text]
-    turns = [message for message in messages if message.role != "system"]
-    asked = Message(role="user", content=question_part(context, turns[-1].content))
-    head = [Message(role="system", content="\n".join(heads))] if heads else []
-    return [*head, *turns[:-1], asked]
+    own = [text_of(message.get("content")) for message in messages if message.get("role") in _HEADS]
+    heads = [text for text in (system, *own) if text]
+    turns = [dict(message) for message in messages if message.get("role") not in _HEADS]
+    if last["role"] == "user":
+        turns[-1]["content"] = _asked(context, last.get("content"))
+    return [*([{"role": "system", "content": "\n".join(heads)}] if heads else []), *turns]
+
+
+def _asked(context: str | None, content: object) -> object:
+    if is_text(content):
+        return question_part(context, text_of(content))
+    # Among images and sounds the text that is the question comes last.
+    parts = list(content) if isinstance(content, Sequence) else []
+    for number in range(len(parts) - 1, -1, -1):
+        if is_text([parts[number]]):
+            parts[number] = {"type": "text", "text": question_part(context, text_of([parts[number]]))}
+            return parts
+    return content
 
 
 def nearest(search: Callable[[str, int], list[str]], question: str, k: int, limit: int) -> str | None:
@@ -125,8 +155,18 @@ def text_of(content: object) -> str:
     raise Invalid("a message's content is neither text nor a list of parts", "send a string")
 
 
+def is_text(content: object) -> bool:
+    """Whether a message's `content` is text and nothing else."""
+    if content is None or isinstance(content, str):
+        return True
+    return isinstance(content, Sequence) and all(
+        isinstance(part, Mapping) and part.get("type") in _TEXTS and isinstance(part.get("text"), str)
+        for part in content
+    )
+
+
 def _part(part: object) -> str:
-    if isinstance(part, Mapping) and part.get("type") in ("text", "input_text") and isinstance(part.get("text"), str):
+    if isinstance(part, Mapping) and part.get("type") in _TEXTS and isinstance(part.get("text"), str):
         return str(part["text"])
     raise Invalid("this task takes text only", "leave out images, audio and files")
 

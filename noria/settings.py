@@ -18,6 +18,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Address = Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}$")]
 """`host:port`."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Detector = Literal["personal", "secrets", "injection", "unsafe"]
+Action = Literal["flag", "redact", "refuse"]
 
 
 class Table(BaseModel):
@@ -46,12 +48,59 @@ class RuntimeSettings(Table):
     """Address of the control plane."""
 
 
+class LimitSettings(Table):
+    """What one key, or all callers of one task, may use; without a number there is no limit.
+
+    A minute's allowance may be spent at once and then comes back evenly. Days are those of UTC.
+    """
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Prompt and completion together, as the engine counts them."""
+    streams: int | None = Field(default=None, ge=1)
+    """Requests that are being answered at the same time."""
+    tokens_per_day: int | None = Field(default=None, ge=1)
+    cost_per_day: float | None = Field(default=None, gt=0.0)
+    """In the currency of the engines' prices."""
+
+
+class GatewaySettings(Table):
+    """[gateway]: the data plane as a whole. `limits` hold for every key that has none of its own."""
+
+    workers: int = Field(default=1, ge=1, le=32)
+    body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    messages: int = Field(default=512, ge=1)
+    max_tokens: int = Field(default=8192, ge=1)
+    choices: int = Field(default=8, ge=1)
+    """The largest `n`."""
+    deadline: float = Field(default=600.0, gt=0.0)
+    """Seconds for a request, tries and answer together."""
+    log_full: Literal["refuse", "drop"] = "refuse"
+    """When the disk takes no record: refuse the traffic, or drop the record and count it."""
+    limits: LimitSettings = LimitSettings()
+    otlp: str | None = None
+    """Address of an OpenTelemetry collector (OTLP over HTTP); without it no spans are made."""
+    content_in_spans: bool = False
+
+
+class PriceSettings(Table):
+    """engines.NAME.price: what a million tokens cost, in any one currency."""
+
+    prompt: float = Field(default=0.0, ge=0.0)
+    completion: float = Field(default=0.0, ge=0.0)
+
+
 class EngineSettings(Table):
     """[engines.NAME]: launched by noria when `model` is given, attached when `url` is."""
 
     kind: str
     model: str | None = None
     url: str | None = None
+    replicas: int = Field(default=1, ge=1, le=64)
+    """Processes that noria launches."""
+    urls: tuple[str, ...] = ()
+    """More servers of an attached engine, equal to the one at `url`."""
+    price: PriceSettings = PriceSettings()
     key: str | None = None
     """Name of the environment variable that holds the API key of an attached engine."""
     slots: int = Field(default=4, ge=1, le=256)
@@ -142,6 +191,45 @@ class ReleaseSettings(Table):
     max_p95_ms: float = Field(default=1000, gt=0)
 
 
+class ArmSettings(Table):
+    """tasks.NAME.arms.ARM: another engine's base model beside the champion, to compare them on real traffic."""
+
+    engine: Name
+    share: Share
+    shadow: bool = False
+    """Answers are logged and thrown away; the user gets the champion's."""
+
+
+class GuardSettings(Table):
+    """tasks.NAME.guards: what is done where a detector finds something; `flag` notes it in the record only."""
+
+    input: dict[Detector, Action] = Field(default_factory=dict)
+    output: dict[Detector, Action] = Field(default_factory=dict)
+
+
+class LightSettings(Table):
+    """tasks.NAME.lights: a colour for every answer, calibrated on labelled feedback."""
+
+    wrong: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Most share of wrong answers among green ones."""
+    red: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """An answer is red when answers like it are wrong at least this often."""
+    risk: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Chance that the calibration misses the stated share."""
+    confirm: Share = 0.02
+    """Share of green answers that ask for confirmation all the same."""
+
+
+class RecordSettings(Table):
+    """tasks.NAME.record: what is kept of its traffic."""
+
+    sample: Share = 1.0
+    """Share of the interactions whose texts are kept; of the others the record has the numbers only."""
+    redact: bool = False
+    """Personal data in the record is replaced; the answer itself is not touched."""
+    keep_days: int | None = Field(default=None, ge=1)
+
+
 class TaskSettings(Table):
     """[tasks.NAME]: what a deployed model is for; its name is the `model` that clients ask for."""
 
@@ -162,6 +250,16 @@ class TaskSettings(Table):
     """Longest context put into a prompt; longer documents are cut at a sentence."""
     answer_chars: int = Field(default=600, ge=10)
     """Longest target; longer answers are cut at a sentence."""
+    limits: LimitSettings = LimitSettings()
+    """For all callers of the task together."""
+    arms: dict[Name, ArmSettings] = Field(default_factory=dict)
+    sticky: Literal["user", "conversation"] = "user"
+    """Whose requests stay with one arm."""
+    fallback: tuple[Name, ...] = ()
+    """Engines that answer with their base model when the task's own cannot, in order."""
+    guards: GuardSettings = GuardSettings()
+    lights: LightSettings | None = None
+    record: RecordSettings = RecordSettings()
 
 
 class Settings(Table):
@@ -169,6 +267,7 @@ class Settings(Table):
 
     project: ProjectSettings
     runtime: RuntimeSettings = RuntimeSettings()
+    gateway: GatewaySettings = GatewaySettings()
     engines: dict[Name, EngineSettings]
     sources: tuple[SourceSettings, ...] = ()
     tasks: dict[Name, TaskSettings] = Field(default_factory=dict)
@@ -288,6 +387,13 @@ _TABLES: dict[str, type[BaseModel]] = {
     "recipe": RecipeSettings,
     "gate": GateSettings,
     "release": ReleaseSettings,
+    "gateway": GatewaySettings,
+    "limits": LimitSettings,
+    "price": PriceSettings,
+    "arms": ArmSettings,
+    "guards": GuardSettings,
+    "lights": LightSettings,
+    "record": RecordSettings,
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NewType
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
 """Lower-case hexadecimal SHA-256, or its first 16 characters where a person must read it."""
 
-InteractionId = NewType("InteractionId", str)
 Verdict = Literal["promote", "refuse", "inconclusive"]
 Split = Literal["train", "test"]
+Role = Literal["admin", "developer", "user"]
 Metrics = dict[str, float]
 """Metric name to value; every metric of this version lies in [0, 1] and more is better."""
 
@@ -234,19 +234,27 @@ class Interaction(Record):
     """One request and its answer, as logged by the gateway; never edited.
 
     `status` is the HTTP status that the client saw, 499 when it left before the end; `user` is a keyed hash.
-    Times are seconds; `messages` are the client's own, before the prompt definition was applied.
+    Times are seconds; `messages` are the client's own, before the prompt definition was applied. `request` holds the
+    other fields of its body, `output` the choices as the engine gave them where they are more than one plain text.
+    `logprob` is the mean log-probability of the answer's tokens, in nats; `cost` is in the project's currency.
     """
 
     kind: Literal["interaction"] = "interaction"
     id: str
     at: datetime
+    api: str = "chat"
     task: str
+    arm: str = "champion"
+    engine: str = ""
     served_by: str
     user: str
+    key: str = ""
     conversation: str
     messages: tuple[dict[str, JsonValue], ...]
+    request: dict[str, JsonValue] = {}
     context: str | None
     answer: str
+    output: JsonValue = None
     finish_reason: str | None
     status: int
     error: str | None
@@ -256,6 +264,11 @@ class Interaction(Record):
     first_token_seconds: float | None
     seconds: float
     trainable: bool
+    logprob: float | None = None
+    findings: tuple[str, ...] = ()
+    light: str | None = None
+    cost: float | None = None
+    trace: str | None = None
 
 
 class Feedback(Record):
@@ -272,15 +285,17 @@ class Feedback(Record):
 
 
 class ApiKey(Record):
-    """A key as stored: only its SHA-256. `prefix` is what a person sees in lists."""
+    """A key as stored: only its SHA-256. `prefix` is what a person sees in lists; `models` and `limits` as KeyGrant."""
 
     id: str
     name: str
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     prefix: str
-    role: Literal["admin", "developer", "user"]
+    role: Role
     made: datetime
     revoked: datetime | None = None
+    models: tuple[str, ...] = ()
+    limits: dict[str, JsonValue] = {}
 
 
 class Finding(Record):
@@ -293,33 +308,65 @@ class Finding(Record):
     rule: str
 
 
-class Route(Record):
-    """How the gateway turns a task's name into an upstream call.
+class Endpoint(Record):
+    """Where a running engine answers OpenAI's API; `key` is its bearer token, `model` what it calls its model."""
 
-    `extra` is merged into the request body as it is: it is how an engine addresses adapters, so that no caller ever
-    forgets to.
-    """
-
-    task: str
-    served_by: str
     url: str
     key: str
     model: str
-    extra: dict[str, JsonValue]
-    system: str | None
-    index: str | None
-    k: int = 1
-    context_chars: int = 600
-    max_tokens: int
+
+
+class Arm(Record):
+    """One way to answer what is asked of a route: an adapter on an engine, which may run as several replicas.
+
+    `share` is its weight among the route's arms; a shadow is sent a copy of that share of the requests, and its
+    answers are logged and thrown away. `extra` is merged into the request body as it is: it is how an engine
+    addresses adapters. `price` is the cost of a million prompt tokens and of a million completion tokens.
+    """
+
+    name: str = "champion"
+    share: float = 1.0
+    shadow: bool = False
+    served_by: str
+    engine: str
+    upstreams: tuple[Endpoint, ...]
+    extra: dict[str, JsonValue] = {}
+    index: str | None = None
+    price: tuple[float, float] = (0.0, 0.0)
+
+
+class Route(Record):
+    """What the gateway does with one model name.
+
+    `task` is its table in noria.toml as JSON (`settings.TaskSettings`); None for a base model or an adapter that is
+    addressed by its own name and gets its requests as they come.
+    """
+
+    arms: tuple[Arm, ...]
+    fallbacks: tuple[Arm, ...] = ()
+    task: dict[str, JsonValue] | None = None
+
+
+class KeyGrant(Record):
+    """What the gateway knows of a live key. Limits are `settings.LimitSettings` as JSON; no models means all."""
+
+    id: str
+    name: str
+    role: Role
+    models: tuple[str, ...] = ()
+    limits: dict[str, JsonValue] = {}
 
 
 class Snapshot(Record):
-    """All that the gateway knows of the ledger, as one file that is replaced as a whole."""
+    """All that the gateway knows of the ledger and of noria.toml, as one file that is replaced as a whole.
+
+    Keys are by their SHA-256 in hexadecimal; `gateway` is the table [gateway] as JSON (`settings.GatewaySettings`).
+    """
 
     version: int
     routes: dict[str, Route]
-    keys: dict[str, str]
-    """SHA-256 of a live key, in hexadecimal, to `role:name`."""
+    keys: dict[str, KeyGrant]
+    gateway: dict[str, JsonValue] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,15 +379,6 @@ class Caps:
     """Takes token ids as a prompt and returns the next token's id."""
     batch_invariant: bool = False
     """A greedy answer does not depend on which other answers are computed beside it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a running engine answers OpenAI's API; `key` is its bearer token."""
-
-    url: str
-    key: str
-    model: str
 
 
 @dataclass(frozen=True, slots=True)

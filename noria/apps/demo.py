@@ -230,7 +230,7 @@ def _wait_until_served(platform: Platform) -> str:
     while time.monotonic() < deadline:
         if (state / "up.json").is_file() and (state / "snapshot.json").is_file():
             routes = json.loads((state / "snapshot.json").read_text())["routes"]
-            if TASK in routes and wanted in (None, routes[TASK]["served_by"]):
+            if TASK in routes and wanted in (None, routes[TASK]["arms"][0]["served_by"]):
                 # The gateway looks for a new snapshot several times a second.
                 time.sleep(1.0)
                 return str(json.loads((state / "up.json").read_text())["data"])

@@ -22,6 +22,7 @@ import uvloop
 from noria.backends.clock import SystemClock
 from noria.errors import Invalid, NoriaError, Unavailable
 from noria.gateway.app import build
+from noria.gateway.limits import Ledger
 from noria.gateway.snapshot import SnapshotFile
 from noria.ports import Index
 from noria.traffic.segments import SegmentWriter
@@ -79,8 +80,9 @@ def serve(state: Path, host: str, port: int, parent: int) -> None:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_bind(host, port))
         recorder = stack.enter_context(_open_segments(state / "segments"))
+        limits = stack.enter_context(contextlib.closing(Ledger(state / "limits.bin")))
         config = uvicorn.Config(
-            build(snapshots, recorder, SystemClock(), secret),
+            build(snapshots, recorder, limits, SystemClock(), secret),
             http="httptools", ws="none", lifespan="on", interface="asgi3", access_log=False, log_config=None,
             log_level="warning", server_header=False, proxy_headers=False, backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=DRAIN_SECONDS,

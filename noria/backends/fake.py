@@ -91,7 +91,9 @@ class FakeEngine:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         self._root = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._chat = ChatClient(Endpoint(f"{self._root}/v1", self._server.key, model), model, "start it again")
+        self._chat = ChatClient(
+            Endpoint(url=f"{self._root}/v1", key=self._server.key, model=model), model, "start it again"
+        )
         self._adapters = tuple(tables)[1:]
         self._closing = threading.Lock()
 

@@ -179,12 +179,14 @@ class SqlKeys:
         """Every key, revoked ones too, oldest first."""
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(t.keys).order_by(t.keys.c.made))
-            return [ApiKey.model_validate(dict(row._mapping)) for row in rows]
+            return [_key(row) for row in rows]
 
     def add(self, key: ApiKey) -> None:
         """Store a key."""
+        stored = key.model_dump(mode="json")
+        stored |= {"models": json.dumps(stored["models"]), "limits": json.dumps(stored["limits"])}
         with self._engine.begin() as connection:
-            connection.execute(sa.insert(t.keys).values(**key.model_dump(mode="json")))
+            connection.execute(sa.insert(t.keys).values(**stored))
 
     def revoke(self, identity: str, at: datetime) -> None:
         """End a key's life; raises NotFound."""
@@ -196,6 +198,14 @@ class SqlKeys:
 
 def _changed(new: Deployment) -> Conflict:
     return Conflict(f"what serves '{new.task}' was changed by somebody else in the meantime", "look: noria status")
+
+
+def _key(row: Row[Any]) -> ApiKey:
+    values = dict(row._mapping)
+    # Keys that are older than these columns have neither.
+    return ApiKey.model_validate(
+        {**values, "models": json.loads(values["models"] or "[]"), "limits": json.loads(values["limits"] or "{}")}
+    )
 
 
 def _run(row: Row[Any]) -> Run:

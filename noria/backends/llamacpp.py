@@ -96,7 +96,7 @@ class LlamaCpp:
             process = _launch(config, Path(folder), log)
             unless_ready.callback(stop, process, GRACE_SECONDS)
             url = _wait(process, Path(config.ready), log)
-            engine = LlamaEngine(process, Endpoint(f"{url}/v1", key, base.name), tuple(adapters), log)
+            engine = LlamaEngine(process, Endpoint(url=f"{url}/v1", key=key, model=base.name), tuple(adapters), log)
             unless_ready.callback(engine.close)
             engine.check_adapters(config.adapters)
             unless_ready.pop_all()

@@ -110,11 +110,11 @@ def _connect(settings: EngineSettings) -> ChatClient:
     url = _address(settings)
     key = engine_key(settings, url)
     hint = f"is it running? curl {url}/models"
-    probe = ChatClient(Endpoint(url, key, ""), url, hint)
+    probe = ChatClient(Endpoint(url=url, key=key, model=""), url, hint)
     try:
         model = probe.get(f"{url}/models")["data"][0]["id"]
     except (KeyError, IndexError, TypeError) as error:
         raise Unavailable(f"engine '{url}' lists no models", f"look at it: curl {url}/models") from error
     finally:
         probe.close()
-    return ChatClient(Endpoint(url, key, str(model)), url, hint)
+    return ChatClient(Endpoint(url=url, key=key, model=str(model)), url, hint)

@@ -10,8 +10,8 @@ from noria import prompts
 from noria.deployment.supervise import Backoff, Supervised
 from noria.errors import NoriaError
 from noria.ports import Engine, Platform
-from noria.settings import TaskSettings
-from noria.types import Candidate, Ref, Route, Snapshot
+from noria.settings import ArmSettings, TaskSettings
+from noria.types import Arm, Candidate, KeyGrant, Ref, Route, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Fleet:
     def poll(self) -> None:
         """Bring what runs one step nearer to what the ledger wants."""
         wanted = {name: self._wanted(name, task) for name, task in self._platform.settings.tasks.items()}
-        for engine in {task.engine for task in self._platform.settings.tasks.values()}:
+        for engine in sorted(self._engines()):
             adapters = frozenset(
                 each.adapter for each in wanted.values() if each.engine == engine and each.adapter is not None
             )
@@ -96,6 +96,12 @@ class Fleet:
         self._running, self._draining = {}, []
         for thread in self._closing:
             thread.join()
+
+    def _engines(self) -> set[str]:
+        """Every engine that a task answers, compares or falls back with."""
+        tasks = self._platform.settings.tasks.values()
+        others = {each for task in tasks for each in (*(arm.engine for arm in task.arms.values()), *task.fallback)}
+        return {task.engine for task in tasks} | others
 
     def _wanted(self, name: str, task: TaskSettings) -> Candidate:
         settings = self._platform.settings.engines[task.engine]
@@ -149,11 +155,41 @@ class Fleet:
 
     def _announce(self, wanted: dict[str, Candidate]) -> None:
         routes = {name: route for name, each in wanted.items() if (route := self._route(name, each)) is not None}
-        keys = {key.sha256: f"{key.role}:{key.name}" for key in self._platform.keys.all() if key.revoked is None}
-        new = Snapshot(version=self._snapshot.version + 1, routes=routes, keys=keys)
-        if new.routes != self._snapshot.routes or new.keys != self._snapshot.keys:
+        keys = {
+            key.sha256: KeyGrant(id=key.id, name=key.name, role=key.role, models=key.models, limits=key.limits)
+            for key in self._platform.keys.all()
+            if key.revoked is None
+        }
+        gateway = self._platform.settings.gateway.model_dump(mode="json")
+        new = Snapshot(
+            version=self._snapshot.version + 1, routes={**self._plain(), **routes}, keys=keys, gateway=gateway
+        )
+        if new.model_copy(update={"version": self._snapshot.version}) != self._snapshot:
             self._publish(new)
             self._snapshot = new
+
+    def _plain(self) -> dict[str, Route]:
+        """Base models and adapters under their own names, for those who want them as they are."""
+        routes: dict[str, Route] = {}
+        for name, running in self._running.items():
+            engine = running.keeper.child
+            if engine is None:
+                continue
+            base = engine.endpoint.model
+            routes.setdefault(base, Route(arms=(self._arm(name, engine, None, base),)))
+            for ref in running.adapters:
+                routes.setdefault(f"{base}:{ref.digest}", Route(arms=(self._arm(name, engine, ref, str(ref)),)))
+        return routes
+
+    def _arm(self, name: str, engine: Engine, adapter: Ref | None, served_by: str) -> Arm:
+        price = self._platform.settings.engines[name].price
+        return Arm(
+            served_by=served_by,
+            engine=name,
+            upstreams=(engine.endpoint,),
+            extra=engine.extra(adapter),
+            price=(price.prompt, price.completion),
+        )
 
     def _route(self, name: str, wanted: Candidate) -> Route | None:
         task = self._platform.settings.tasks[name]
@@ -164,20 +200,27 @@ class Fleet:
         if wanted.adapter is not None and wanted.adapter not in running.adapters:
             return self._snapshot.routes.get(name)
         index = self._platform.lake.path(wanted.index) / "index" if wanted.index and task.context else None
-        endpoint = engine.endpoint
+        champion = self._arm(task.engine, engine, wanted.adapter, str(wanted.ref))
+        others = [self._other(arm, each) for arm, each in task.arms.items()]
+        rest = max(0.0, 1.0 - sum(arm.share for arm in task.arms.values() if not arm.shadow))
+        spare = [self._other("fallback", ArmSettings(engine=each, share=0.0)) for each in task.fallback]
         return Route(
-            task=name,
-            served_by=str(wanted.ref),
-            url=endpoint.url,
-            key=endpoint.key,
-            model=endpoint.model,
-            extra=engine.extra(wanted.adapter),
-            system=task.system,
-            index=str(index) if index else None,
-            k=task.context.k if task.context else 1,
-            context_chars=task.context_chars,
-            max_tokens=task.max_tokens,
+            arms=(
+                champion.model_copy(update={"index": str(index) if index else None, "share": rest}),
+                *(arm for arm in others if arm is not None),
+            ),
+            fallbacks=tuple(arm for arm in spare if arm is not None),
+            task=task.model_dump(mode="json"),
         )
+
+    def _other(self, name: str, wanted: ArmSettings) -> Arm | None:
+        """Another engine's base model, where that engine runs."""
+        running = self._running.get(wanted.engine)
+        engine = running.keeper.child if running else None
+        if engine is None:
+            return None
+        arm = self._arm(wanted.engine, engine, None, engine.endpoint.model)
+        return arm.model_copy(update={"name": name, "share": wanted.share, "shadow": wanted.shadow})
 
     def _let_go(self) -> None:
         kept = []

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 
 import orjson
 
 from noria.errors import Denied, NoriaError, NotFound
-from noria.gateway.chat import Chat
-from noria.gateway.client import Limits, Pool
+from noria.gateway import ask
+from noria.gateway.ask import Api
+from noria.gateway.client import Pool
+from noria.gateway.exchange import Exchange
 from noria.gateway.feedback import FeedbackDesk
-from noria.gateway.inflight import Inflight
+from noria.gateway.guard import Guards
+from noria.gateway.limits import Ledger
 from noria.gateway.metrics import CONTENT_TYPE, Metrics
 from noria.gateway.record import Journal, Turn, pseudonym
-from noria.gateway.snapshot import SnapshotFile
+from noria.gateway.snapshot import Holder, SnapshotFile
 from noria.gateway.wire import (
     ClientGone,
     Receive,
@@ -29,10 +33,17 @@ from noria.gateway.wire import (
     read_body,
     read_object,
 )
+from noria.guards.personal import find, scrub
 from noria.ports import Clock, Recorder
 from noria.types import new_id
 
-_METHODS = {"/health": "GET", "/metrics": "GET", "/models": "GET", "/chat/completions": "POST", "/feedback": "POST"}
+_METHODS = {"/health": "GET", "/ready": "GET", "/metrics": "GET", "/models": "GET", "/feedback": "POST"}
+_APIS: Mapping[str, Api] = {
+    each.path: each for each in (ask.CHAT, ask.COMPLETIONS, ask.EMBEDDINGS, ask.RERANK, ask.CLASSIFY, ask.TOKENIZE)
+}
+_OPEN = ("/health", "/ready", "/metrics")
+"""Paths without a key: they tell nothing of anybody."""
+_TRACE = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Gateway:
@@ -41,6 +52,7 @@ class Gateway:
     def __init__(
         self,
         snapshots: SnapshotFile,
+        exchange: Exchange,
         journal: Journal,
         metrics: Metrics,
         pool: Pool,
@@ -48,13 +60,12 @@ class Gateway:
         secret: bytes,
     ) -> None:
         self._snapshots = snapshots
+        self._exchange = exchange
         self._metrics = metrics
         self._pool = pool
         self._clock = clock
         self._secret = secret
         self._pseudonyms: dict[str, str] = {}
-        self._inflight = Inflight()
-        self._chat = Chat(snapshots, pool, journal, self._inflight, secret)
         self._feedback = FeedbackDesk(journal, clock, secret)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,56 +76,69 @@ class Gateway:
             await self._lifespan(receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = _path(scope)
         try:
-            await self._route(scope, receive, send)
+            api = _APIS.get(path)
+            if api is not None and scope["method"] == "POST":
+                await self._infer(api, dict(scope["headers"]), receive, send)
+            else:
+                await self._other(path, scope, receive, send)
         except NoriaError as error:
             self._metrics.refused.labels(str(error.status)).inc()
             headers = error_headers(error)
             if isinstance(error, WrongMethod):
-                headers.append((b"allow", _METHODS[_path(scope)].encode()))
+                headers.append((b"allow", _METHODS.get(path, "POST").encode()))
             await answer(send, error.status, error_body(error), headers)
         except ClientGone:
             return
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = _path(scope)
-        method = _METHODS.get(path)
+    async def _infer(self, api: Api, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+        holder = self._holder(headers)
+        at = self._clock.now()
+        identity = new_id(at)
+        turn = Turn(identity, at, api.name, self._pseudonym(holder.grant.name), holder.grant.id, identity)
+        trace = headers.get(b"traceparent")
+        if trace is not None and _TRACE.fullmatch(trace):
+            turn.trace = trace.decode()
+        await self._exchange.serve(turn, api, holder, headers, receive, send)
+
+    async def _other(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        method = "POST" if path in _APIS else _METHODS.get(path)
         if method is None:
-            raise NotFound(
-                f"there is no path '{scope['path']}'", "known are: /v1/chat/completions, /v1/models, /v1/feedback"
-            )
+            known = ", ".join(f"/v1{each}" for each in (*_APIS, "/models", "/feedback"))
+            raise NotFound(f"there is no path '{scope['path']}'", f"known are: {known}")
         if scope["method"] != method:
             raise WrongMethod(f"'{scope['path']}' does not take {scope['method']}", f"use {method}")
-        if path == "/health":
-            await answer(send, 200, self._health())
-        elif path == "/metrics":
-            body = self._metrics.expose(self._inflight.counts(), self._snapshots.current.snapshot.version)
+        if path in _OPEN:
+            await self._open(path, send)
+            return
+        headers = dict(scope["headers"])
+        holder = self._holder(headers)
+        if path == "/models":
+            await answer(send, 200, self._models(holder))
+        else:
+            body = read_object(await read_body(headers, receive, self._snapshots.current.rules.body_bytes))
+            await answer(send, 200, orjson.dumps({"id": self._feedback.take(body, holder.grant.name)}))
+
+    async def _open(self, path: str, send: Send) -> None:
+        if path == "/metrics":
+            outstanding = self._snapshots.replicas.outstanding()
+            body = self._metrics.expose(outstanding, self._snapshots.current.snapshot.version)
             await answer(send, 200, body, [(b"content-type", CONTENT_TYPE)])
+        elif path == "/ready" and not self._snapshots.current.live:
+            await answer(send, 503, b'{"status":"no route yet"}')
         else:
-            await self._with_key(path, dict(scope["headers"]), receive, send)
+            await answer(send, 200, self._health())
 
-    async def _with_key(self, path: str, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
-        name = self._key_name(headers)
-        if path == "/chat/completions":
-            at = self._clock.now()
-            identity = new_id(at)
-            turn = Turn(identity, at, user=self._pseudonym(name), conversation=identity)
-            await self._chat.serve(turn, headers, receive, send)
-        elif path == "/models":
-            await answer(send, 200, self._models())
-        else:
-            body = read_object(await read_body(headers, receive))
-            await answer(send, 200, orjson.dumps({"id": self._feedback.take(body, name)}))
-
-    def _key_name(self, headers: Mapping[bytes, bytes]) -> str:
-        """Name of the caller's key; raises Denied. Nobody is let in under another name."""
+    def _holder(self, headers: Mapping[bytes, bytes]) -> Holder:
+        """Who holds the caller's key; raises Denied. Nobody is let in under another name."""
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer" or not key.strip():
             raise Denied("no API key was sent", "send the header 'authorization: Bearer KEY'")
-        holder = self._snapshots.current.snapshot.keys.get(hashlib.sha256(key.strip()).hexdigest())
+        holder = self._snapshots.current.holders.get(hashlib.sha256(key.strip()).digest())
         if holder is None:
             raise Denied("the API key is not known here, or was revoked", "list the live ones: noria keys list")
-        return holder.partition(":")[2]
+        return holder
 
     def _pseudonym(self, name: str) -> str:
         found = self._pseudonyms.get(name)
@@ -124,33 +148,44 @@ class Gateway:
 
     def _health(self) -> bytes:
         version = self._snapshots.current.snapshot.version
-        return orjson.dumps({"status": "ok", "snapshot": version, "inflight": self._inflight.counts()})
+        inflight = self._snapshots.replicas.outstanding()
+        return orjson.dumps({"status": "ok", "snapshot": version, "inflight": inflight})
 
-    def _models(self) -> bytes:
+    def _models(self, holder: Holder) -> bytes:
         models = [
-            {"id": task, "object": "model", "created": 0, "owned_by": "noria"}
-            for task in sorted(self._snapshots.current.snapshot.routes)
+            {"id": name, "object": "model", "created": 0, "owned_by": "noria"}
+            for name, live in sorted(self._snapshots.current.live.items())
+            if (not holder.grant.models or name in holder.grant.models)
+            and (live.task is not None or holder.grant.role != "user")
         ]
         return orjson.dumps({"object": "list", "data": models})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        follower = asyncio.create_task(self._snapshots.follow())
+        chores = [
+            asyncio.create_task(self._snapshots.follow()),
+            asyncio.create_task(self._exchange.inflight.sweep()),
+        ]
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        follower.cancel()
-        with suppress(asyncio.CancelledError):
-            await follower
+        for chore in chores:
+            chore.cancel()
+            with suppress(asyncio.CancelledError):
+                await chore
         self._pool.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def build(
-    snapshots: SnapshotFile, recorder: Recorder, clock: Clock, secret: bytes, limits: Limits | None = None
-) -> Gateway:
-    """Put a gateway together. `secret` keys the pseudonyms of users; the caller closes the recorder at the end."""
-    metrics = Metrics()
-    return Gateway(snapshots, Journal(recorder, metrics), metrics, Pool(limits), clock, secret)
+def build(snapshots: SnapshotFile, recorder: Recorder, limits: Ledger, clock: Clock, secret: bytes) -> Gateway:
+    """Put a gateway together. `secret` keys the pseudonyms of users; the caller closes recorder and limits."""
+    metrics, pool = Metrics(), Pool()
+    journal = Journal(recorder, metrics, lambda text: scrub(text)[0], lambda: _drops(snapshots))
+    exchange = Exchange(snapshots, pool, journal, limits, Guards({"personal": find}), clock, secret)
+    return Gateway(snapshots, exchange, journal, metrics, pool, clock, secret)
+
+
+def _drops(snapshots: SnapshotFile) -> bool:
+    return snapshots.current.rules.log_full == "drop"
 
 
 def _path(scope: Scope) -> str:

@@ -1,40 +1,56 @@
-"""What a client asks for: the body of a chat request, checked, and the body that the engine is given for it."""
+"""What clients ask for: the bodies of the inference endpoints, checked, and the bodies that engines are given.
+
+Fields that nobody here knows pass through untouched: engines know more of them than any gateway.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final
 
 import orjson
 
 from noria import prompts
 from noria.errors import Invalid
-from noria.gateway.snapshot import Live
-from noria.types import Message
+from noria.gateway.routing import Live, LiveArm
+from noria.settings import GatewaySettings
 
-MOST_MESSAGES = 512
-_OURS = ("metadata", "store", "user", "max_completion_tokens")
-"""Fields that are for noria or renamed, and are not sent on."""
-_ROLES: dict[str, Literal["system", "user", "assistant"]] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-}
+_OURS: Final = frozenset(("metadata", "store", "user", "max_completion_tokens", "safety_identifier", "service_tier"))
+"""Fields of a chat request that are for noria or renamed, and are not sent on."""
+_ROLES: Final = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
+CHARS_PER_TOKEN: Final = 4
+"""For estimates where an engine does not count: the usual ratio for English."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
-    """A checked chat request. `body` is the client's own, `messages` its conversation as text."""
+    """A checked request. `messages` is a conversation, `texts` what the request says in words."""
 
+    api: Api
     body: Mapping[str, Any]
-    messages: tuple[Message, ...]
-    stream: bool
-    usage: bool
+    messages: Sequence[Mapping[str, Any]] = ()
+    texts: Sequence[str] = ()
+    stream: bool = False
+    usage: bool = False
     """Whether the client asked for the usage chunk at the end of a stream."""
-    max_tokens: int | None
-    stop: tuple[str, ...]
+    max_tokens: int | None = None
+    choices: int = 1
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+    """Whether the client asked for log-probabilities."""
+    size: int = 0
+    """Bytes of the body."""
+
+    def tokens(self, live: Live) -> int:
+        """Most tokens that it will use, estimated before an engine has counted them."""
+        default = live.task.max_tokens if live.task else 256
+        return self.size // CHARS_PER_TOKEN + (self.max_tokens or default) * self.choices
+
+    def prefix(self) -> str:
+        """The beginning of the prompt, by which a replica that knows it is found."""
+        head = "".join(text if isinstance(text := each.get("content"), str) else "" for each in self.messages[:2])
+        return head or "".join(self.texts[:1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,88 +58,200 @@ class Prepared:
     """What one engine is sent: the request body, and the context that went into it."""
 
     body: bytes
-    context: str | None
+    context: str | None = None
 
 
-def parse(body: Mapping[str, Any]) -> Ask:
-    """Check a chat request; raises Invalid with the field that is wrong."""
-    stream = _flag(body, "stream")
-    options = body.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise Invalid("'stream_options' is not an object", 'send {"include_usage": true}')
-    for field in ("tools", "functions"):
-        if body.get(field):
-            raise Invalid(f"'{field}' is not served yet", f"leave out {field}")
-    if body.get("n") not in (None, 1):
-        raise Invalid(f"'n' is '{body['n']}'; one answer is given per request", "leave out n, or send 1")
-    return Ask(
-        body=body,
-        messages=_messages(body.get("messages")),
-        stream=stream,
-        usage=bool(options.get("include_usage")),
-        max_tokens=_max_tokens(body),
-        stop=_stop(body.get("stop")),
-    )
+class Api:
+    """One endpoint: `name` in records and metrics, `path` at the engine. This one passes requests through."""
+
+    generates = False
+    """Whether it produces text, whose length the caller limits."""
+
+    def __init__(self, name: str, path: str, texts: Sequence[str] = ()) -> None:
+        """`texts` names the fields that hold the caller's words; the first one must be there."""
+        self.name = name
+        self.path = path
+        self._texts = tuple(texts)
+
+    def parse(self, body: Mapping[str, Any], rules: GatewaySettings, size: int) -> Ask:
+        """Check a request; raises Invalid with the field that is wrong."""
+        found = [text for name in self._texts for text in _words(body.get(name))]
+        if self._texts and not body.get(self._texts[0]):
+            raise Invalid(f"'{self._texts[0]}' is missing or empty", f"send {self._texts[0]}")
+        return Ask(self, body, texts=found, size=size)
+
+    def prepare(self, live: Live, arm: LiveArm, ask: Ask) -> Prepared:
+        """The body for an engine behind a route."""
+        body = {name: value for name, value in ask.body.items() if name not in ("user", "metadata")}
+        body["model"] = arm.arm.upstreams[0].model
+        body.update(arm.arm.extra)
+        return Prepared(orjson.dumps(body))
 
 
-def prepare(live: Live, ask: Ask) -> Prepared:
-    """The body for the engine behind a route; raises Invalid when the conversation does not end with the user."""
-    route = live.route
-    context = None
-    if live.index is not None and ask.messages[-1].role == "user":
-        context = prompts.nearest(live.index.search, ask.messages[-1].content, route.k, route.context_chars)
-    messages = prompts.render(route.system, ask.messages, context)
-    body = {name: value for name, value in ask.body.items() if name not in _OURS}
-    body["messages"] = [{"role": message.role, "content": message.content} for message in messages]
-    body["model"] = route.model
-    body["stop"] = [*ask.stop, prompts.STOP]
-    body["max_tokens"] = ask.max_tokens or route.max_tokens
-    if body.get("temperature") is None:
-        body["temperature"] = 0.0
-    if ask.stream:
-        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-    else:
-        body.pop("stream_options", None)
-    body.update(route.extra)
-    return Prepared(orjson.dumps(body), context)
+class Chat(Api):
+    """Chat completions. A task's prompt definition, context and defaults are applied here."""
+
+    generates = True
+
+    def __init__(self) -> None:
+        super().__init__("chat", "/chat/completions")
+
+    def parse(self, body: Mapping[str, Any], rules: GatewaySettings, size: int) -> Ask:
+        """As `Api.parse`."""
+        messages = _messages(body.get("messages"), rules.messages)
+        return Ask(
+            self, body, messages, [_text(message) for message in messages], size=size,
+            **_generation(body, rules, logprobs=flag(body, "logprobs")),
+        )  # fmt: skip
+
+    def prepare(self, live: Live, arm: LiveArm, ask: Ask) -> Prepared:
+        """As `Api.prepare`; raises Invalid when the conversation does not end with the user."""
+        body = {name: value for name, value in ask.body.items() if name not in _OURS}
+        context = None
+        task = live.task
+        if task is not None:
+            last = ask.messages[-1]
+            if arm.index is not None and task.context is not None and last.get("role") == "user":
+                question = _text(last)
+                context = prompts.nearest(arm.index.search, question, task.context.k, task.context_chars)
+            body["messages"] = prompts.dress(task.system, ask.messages, context)
+            body["stop"] = [*ask.stop, prompts.STOP]
+            if body.get("temperature") is None:
+                body["temperature"] = 0.0
+            if task.lights is not None:
+                body["logprobs"] = True
+        most = ask.max_tokens or (task.max_tokens if task is not None else None)
+        if most is not None:
+            body["max_tokens"] = most
+        body["model"] = arm.arm.upstreams[0].model
+        _with_usage(body, ask)
+        body.update(arm.arm.extra)
+        return Prepared(orjson.dumps(body), context)
 
 
-def _messages(found: object) -> tuple[Message, ...]:
-    if not isinstance(found, list) or not found:
-        raise Invalid("'messages' is missing, empty or not a list", 'send [{"role": "user", "content": "…"}]')
-    if len(found) > MOST_MESSAGES:
-        raise Invalid(f"there are {len(found)} messages; the most is {MOST_MESSAGES}", "send the latest ones")
-    return tuple(_message(message, number) for number, message in enumerate(found))
+class Completions(Api):
+    """Text completions, as they come: no prompt definition stands before them."""
+
+    generates = True
+
+    def __init__(self) -> None:
+        super().__init__("completions", "/completions")
+
+    def parse(self, body: Mapping[str, Any], rules: GatewaySettings, size: int) -> Ask:
+        """As `Api.parse`."""
+        prompt = body.get("prompt")
+        if prompt is None or prompt == []:
+            raise Invalid("'prompt' is missing or empty", 'send "prompt": "…"')
+        if not isinstance(prompt, str | list):
+            raise Invalid("'prompt' is neither a string nor a list", 'send "prompt": "…"')
+        wanted = body.get("logprobs")
+        return Ask(
+            self, body, texts=_words(prompt), size=size,
+            **_generation(body, rules, logprobs=wanted is not None and wanted is not False),
+        )  # fmt: skip
+
+    def prepare(self, live: Live, arm: LiveArm, ask: Ask) -> Prepared:
+        """As `Api.prepare`."""
+        body = {name: value for name, value in ask.body.items() if name not in _OURS}
+        most = ask.max_tokens or (live.task.max_tokens if live.task is not None else None)
+        if most is not None:
+            body["max_tokens"] = most
+        body["model"] = arm.arm.upstreams[0].model
+        _with_usage(body, ask)
+        body.update(arm.arm.extra)
+        return Prepared(orjson.dumps(body))
 
 
-def _message(found: object, number: int) -> Message:
-    if not isinstance(found, dict):
-        raise Invalid(f"'messages.{number}' is not an object", 'send {"role": "user", "content": "…"}')
-    role = found.get("role")
-    if role in ("tool", "function") or found.get("tool_calls") or found.get("function_call"):
-        raise Invalid(f"'messages.{number}' is part of a tool call; tool calls are not served yet", "leave out tools")
-    known = _ROLES.get(role) if isinstance(role, str) else None
-    if known is None:
-        raise Invalid(f"'messages.{number}.role' is '{role}'", "one of: system, developer, user, assistant")
-    return Message(role=known, content=prompts.text_of(found.get("content")))
+CHAT: Final = Chat()
+COMPLETIONS: Final = Completions()
+EMBEDDINGS: Final = Api("embeddings", "/embeddings", ("input",))
+RERANK: Final = Api("rerank", "/rerank", ("query", "documents"))
+CLASSIFY: Final = Api("classify", "/classify", ("input",))
+TOKENIZE: Final = Api("tokenize", "/tokenize")
 
 
-def _flag(body: Mapping[str, Any], name: str) -> bool:
+def flag(body: Mapping[str, Any], name: str) -> bool:
+    """A field that is true, false or missing; raises Invalid for anything else."""
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
         raise Invalid(f"'{name}' is '{value}', not true or false", f"send true or false for {name}")
     return bool(value)
 
 
-def _max_tokens(body: Mapping[str, Any]) -> int | None:
+def _generation(body: Mapping[str, Any], rules: GatewaySettings, *, logprobs: bool) -> dict[str, Any]:
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise Invalid("'stream_options' is not an object", 'send {"include_usage": true}')
+    return {
+        "stream": flag(body, "stream"),
+        "usage": bool(options.get("include_usage")),
+        "max_tokens": _max_tokens(body, rules.max_tokens),
+        "choices": _choices(body.get("n"), rules.choices),
+        "stop": _stop(body.get("stop")),
+        "logprobs": logprobs,
+    }
+
+
+def _with_usage(body: dict[str, Any], ask: Ask) -> None:
+    if ask.stream:
+        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    else:
+        body.pop("stream_options", None)
+
+
+def _messages(found: object, most: int) -> list[dict[str, Any]]:
+    if not isinstance(found, list) or not found:
+        raise Invalid("'messages' is missing, empty or not a list", 'send [{"role": "user", "content": "…"}]')
+    if len(found) > most:
+        raise Invalid(f"there are {len(found)} messages; the most is {most}", "send the latest ones")
+    for number, message in enumerate(found):
+        if not isinstance(message, dict):
+            raise Invalid(f"'messages.{number}' is not an object", 'send {"role": "user", "content": "…"}')
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str) or role not in _ROLES:
+            raise Invalid(f"'messages.{number}.role' is '{role}'", "one of: system, developer, user, assistant, tool")
+        if not isinstance(content, str | list) and not (content is None and role == "assistant"):
+            raise Invalid(f"'messages.{number}.content' is neither text nor a list of parts", "send a string")
+        if isinstance(content, list) and not all(isinstance(part, dict) for part in content):
+            raise Invalid(f"'messages.{number}.content' has a part that is no object", 'send {"type": "text", …}')
+    return found
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "".join(prompts.text_of([part]) for part in parts if prompts.is_text([part]))
+
+
+def _words(found: object) -> list[str]:
+    if isinstance(found, str):
+        return [found]
+    if isinstance(found, list):
+        return [each for each in found if isinstance(each, str)]
+    return []
+
+
+def _max_tokens(body: Mapping[str, Any], most: int) -> int | None:
     for name in ("max_completion_tokens", "max_tokens"):
         value = body.get(name)
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise Invalid(f"'{name}' is '{value}'", "send a whole number of at least 1")
+        if value > most:
+            raise Invalid(f"'{name}' is {value}; the most is {most}", "ask for less, or raise [gateway] max_tokens")
         return value
     return None
+
+
+def _choices(value: object, most: int) -> int:
+    if value is None:
+        return 1
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise Invalid(f"'n' is '{value}'", f"send a whole number from 1 to {most}")
+    return value
 
 
 def _stop(found: object) -> tuple[str, ...]:

@@ -127,14 +127,19 @@ class Pool:
         self._open: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
 
-    async def post(self, to: Target, body: bytes, *, stream: bool) -> Reply:
+    async def post(self, to: Target, body: bytes, *, stream: bool, trace: str | None = None) -> Reply:
         """Send one request. With `stream` the reply comes with its head, otherwise when the body is whole.
+
+        `trace` is a value of the header traceparent (W3C Trace Context).
 
         Only a pooled connection that turns out to be closed is tried again here. Raises UpstreamError. Cancelling
         the caller closes the connection.
         """
         key = (to.host, to.port, to.secure)
-        head = b"%b%d\r\n\r\n" % (to.head, len(body))
+        if trace is None:
+            head = b"%b%d\r\n\r\n" % (to.head, len(body))
+        else:
+            head = b"%b%d\r\ntraceparent: %b\r\n\r\n" % (to.head, len(body), trace.encode())
         idle = self._idle[key]
         if idle:
             try:

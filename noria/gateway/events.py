@@ -5,140 +5,180 @@ Server-sent events as in the WHATWG HTML standard, section 9.2, with OpenAI's ch
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 
-from noria.errors import NoriaError
-from noria.gateway.wire import error_body
+from noria.gateway.answers import Heard
 
 DONE = b"data: [DONE]\n\n"
 
 
-def usage_of(document: dict[str, Any]) -> tuple[int | None, int | None]:
-    """Prompt and completion tokens in an answer or a chunk, None where the engine does not say."""
-    usage = document.get("usage")
-    if not isinstance(usage, dict):
-        return None, None
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return prompt if isinstance(prompt, int) else None, completion if isinstance(completion, int) else None
+class Events:
+    """Cuts the bytes of an engine's stream into events, whole ones only."""
 
-
-class AnswerStream:
-    """Takes the bytes of an engine's stream and gives those for the client.
-
-    What follows the first `finish_reason` is held back in `tail`: the interaction must be logged before the client
-    can take the answer for complete, and the usage chunk, which is part of the record, comes last.
-    """
-
-    def __init__(self, task: str, usage: bool) -> None:
-        """`task` is the name the client knows the model by; `usage` whether it asked for the usage chunk."""
-        self._task = task
-        self._usage = usage
+    def __init__(self) -> None:
         self._rest = b""
-        self._texts: list[str] = []
-        self._tail: list[bytes] = []
-        self.finish_reason: str | None = None
-        self.prompt_tokens: int | None = None
-        self.completion_tokens: int | None = None
-        self.done = False
-        """The engine has said that the stream is at its end."""
-        self.error: str | None = None
-        """What the engine said went wrong in the middle of its answer."""
 
-    @property
-    def text(self) -> str:
-        """The answer until now."""
-        return "".join(self._texts)
-
-    @property
-    def begun(self) -> bool:
-        """Whether any text has come."""
-        return bool(self._texts)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the answer came to its end, so that an end of the stream is no truncation."""
-        return self.error is None and (self.done or self.finish_reason is not None)
-
-    @property
-    def tail(self) -> bytes:
-        """What was held back, with the end mark."""
-        return b"".join(self._tail) + DONE
-
-    def feed(self, piece: bytes) -> bytes:
-        """Take in what the engine sent; returns what may go to the client now, whole events only."""
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The events that are complete with this piece, without the empty line at their end."""
         data = self._rest + piece if self._rest else piece
         if b"\r" in data:
             # A line end cut in two waits for its other half.
             held = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n") if not held else data[:-1].replace(b"\r\n", b"\n") + b"\r"
         *events, self._rest = data.split(b"\n\n")
+        return events
+
+
+class AnswerStream:
+    """Takes the bytes of an engine's stream and gives those for the client.
+
+    What follows the last choice's `finish_reason` is held back in `tail`: the interaction must be logged before the
+    client can take the answer for complete, and the usage chunk, which is part of the record, comes last.
+
+    Args:
+        heard: takes in what is said.
+        model: the name the client knows the model by.
+        usage: whether the client asked for the usage chunk.
+        strip: whether white space before the answer is left out.
+        logprobs: whether the client asked for log-probabilities; else they are taken out again.
+        filtered: makes of each new text of a choice the text that may be sent, and of None the rest.
+    """
+
+    def __init__(
+        self,
+        heard: Heard,
+        model: str,
+        usage: bool,
+        strip: bool = True,
+        logprobs: bool = True,
+        filtered: Callable[[int, str | None], str] | None = None,
+    ) -> None:
+        self.heard = heard
+        self._model = model
+        self._usage = usage
+        self._strip = strip
+        self._logprobs = logprobs
+        self._filtered = filtered
+        self._events = Events()
+        self._tail: list[bytes] = []
+        self._ended = 0
+        self.done = False
+        """The engine has said that the stream is at its end."""
+        self.error: str | None = None
+        """What the engine said went wrong in the middle of its answer."""
+
+    @property
+    def held(self) -> bool:
+        """Whether every choice is at its end, so that what follows is kept back."""
+        return self._ended >= self.heard.choices
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer came to its end, so that an end of the stream is no truncation."""
+        return self.error is None and (self.done or self.held)
+
+    def tail(self, more: bytes = b"") -> bytes:
+        """What was held back, then `more`, then the end mark."""
+        return b"".join((*self._tail, more, DONE))
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take in what the engine sent; returns what may go to the client now, whole events only."""
         out: list[bytes] = []
-        for event in events:
-            passed = self._event(event)
-            if passed:
-                (self._tail if self.finish_reason is not None else out).append(passed)
-        return b"".join(out)
+        for event in self._events.feed(piece):
+            for passed in self._event(event):
+                (self._tail if self.held else out).append(passed)
+        return out[0] if len(out) == 1 else b"".join(out)
 
-    def failure(self, error: NoriaError) -> bytes:
-        """The event that tells the client of an error when the stream has begun."""
-        return b"data: %b\n\n" % error_body(error)
-
-    def _event(self, event: bytes) -> bytes:
+    def _event(self, event: bytes) -> Iterator[bytes]:
         if b"\n" in event or not event.startswith(b"data:"):
             data = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
             if not data:
                 # Comments keep a connection awake; `error:` is how llama.cpp's server reports one.
                 if event.startswith(b"error:"):
                     self.error = event[6:].decode(errors="replace").strip()
-                    return b""
-                return event + b"\n\n" if event else b""
+                elif event:
+                    yield event + b"\n\n"
+                return
             payload = b"\n".join(data)
         else:
             payload = event[5:].strip()
         if payload == b"[DONE]":
             self.done = True
-            return b""
+            return
         try:
             chunk = orjson.loads(payload)
         except orjson.JSONDecodeError:
             chunk = None
         if not isinstance(chunk, dict):
             self.error = "the engine sent a chunk that is not a JSON object"
-            return b""
-        return self._chunk(event, chunk)
+            return
+        yield from self._chunk(event, chunk)
 
-    def _chunk(self, event: bytes, chunk: dict[str, Any]) -> bytes:
+    def _chunk(self, event: bytes, chunk: dict[str, Any]) -> Iterator[bytes]:
         if "error" in chunk:
             found = chunk["error"]
             self.error = str(found.get("message", found)) if isinstance(found, dict) else str(found)
-            return b""
-        prompt, completion = usage_of(chunk)
-        self.prompt_tokens = self.prompt_tokens if prompt is None else prompt
-        self.completion_tokens = self.completion_tokens if completion is None else completion
+            return
+        self.heard.usage(chunk)
         choices = chunk.get("choices")
-        if not choices:
-            return event + b"\n\n" if self._usage else b""
-        changed = self._choice(choices[0]) if isinstance(choices, list) and isinstance(choices[0], dict) else False
-        if chunk.get("model") != self._task:
-            chunk["model"] = self._task
+        if not isinstance(choices, list) or not choices:
+            if self._usage:
+                yield self._named(event, chunk, False)
+            return
+        changed = False
+        for choice in choices:
+            if isinstance(choice, dict):
+                rest, altered = self._choice(choice)
+                changed |= altered
+                if rest:
+                    yield b"data: %b\n\n" % orjson.dumps({**chunk, "model": self._model, "choices": [rest]})
+        yield self._named(event, chunk, changed)
+
+    def _named(self, event: bytes, chunk: dict[str, Any], changed: bool) -> bytes:
+        if chunk.get("model") != self._model:
+            chunk["model"] = self._model
             changed = True
         return b"data: %b\n\n" % orjson.dumps(chunk) if changed else event + b"\n\n"
 
-    def _choice(self, choice: dict[str, Any]) -> bool:
-        """Note a choice's text and end; returns whether it was changed."""
+    def _choice(self, choice: dict[str, Any]) -> tuple[dict[str, Any] | None, bool]:
+        """Note a choice's text and end. Returns a choice that must go before it, and whether it was changed."""
         changed = False
+        index = choice.get("index")
+        number = index if isinstance(index, int) and 0 <= index < self.heard.choices else 0
         delta = choice.get("delta")
-        text = delta.get("content") if isinstance(delta, dict) else None
-        if isinstance(delta, dict) and isinstance(text, str) and text:
-            if not self._texts and text[0].isspace():
-                text = text.lstrip()
-                delta["content"] = text
+        holder, name = (delta, "content") if isinstance(delta, dict) else (choice, "text")
+        text = holder.get(name)
+        if isinstance(text, str) and text:
+            said = text.lstrip() if self._strip and not self.heard.texts[number] else text
+            self.heard.text(number, said)
+            if self._filtered is not None:
+                said = self._filtered(number, said)
+            if said != text:
+                holder[name] = said
                 changed = True
-            if text:
-                self._texts.append(text)
+        if isinstance(delta, dict):
+            self.heard.other(number, delta)
+        changed |= self._logprob(choice)
         reason = choice.get("finish_reason")
-        if isinstance(reason, str):
-            self.finish_reason = reason
-        return changed
+        if not isinstance(reason, str):
+            return None, changed
+        self._ended += 1
+        self.heard.finish_reason = reason
+        rest = self._filtered(number, None) if self._filtered is not None else ""
+        if not rest:
+            return None, changed
+        left = {"delta": {"content": rest}} if isinstance(delta, dict) else {"text": rest}
+        return {"index": number, **left, "finish_reason": None}, changed
+
+    def _logprob(self, choice: dict[str, Any]) -> bool:
+        found = choice.get("logprobs")
+        if found is None:
+            return False
+        self.heard.logprobs(found)
+        if self._logprobs:
+            return False
+        choice["logprobs"] = None
+        return True

@@ -15,7 +15,25 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
 """Label of requests for tasks that the snapshot does not know, so that no caller can grow the label set."""
 
-_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, float("inf"))
+_BOUNDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    120.0,
+    float("inf"),
+)
 _LABELS = (*map(str, _BOUNDS[:-1]), "+Inf")
 
 
@@ -40,6 +58,7 @@ class _Tally:
     statuses: dict[int, int] = field(default_factory=dict)
     seconds: _Histogram = field(default_factory=_Histogram)
     first: _Histogram = field(default_factory=_Histogram)
+    between: _Histogram = field(default_factory=_Histogram)
     prompt: int = 0
     completion: int = 0
 
@@ -55,24 +74,26 @@ class Metrics:
         self.unlogged = Counter(
             "noria_gateway_unlogged", "Answers withheld because they could not be logged", registry=self.registry
         )
-        self._tallies: dict[str, _Tally] = {}
+        self._tallies: dict[tuple[str, str], _Tally] = {}
         self._upstreams: Mapping[str, int] = {}
         self._version = 0
         self.registry.register(self)
 
     def finished(
-        self, task: str, status: int, seconds: float, first: float | None, prompt: int | None, completion: int | None
+        self, task: str, arm: str, status: int, seconds: float, first: float | None, tokens: tuple[int, int]
     ) -> None:
-        """Count one finished request. `task` must be a known one or OTHER."""
-        tally = self._tallies.get(task)
+        """Count one finished request. `task` must be a known one or OTHER; tokens are those of prompt and answer."""
+        tally = self._tallies.get((task, arm))
         if tally is None:
-            tally = self._tallies[task] = _Tally()
+            tally = self._tallies[task, arm] = _Tally()
         tally.statuses[status] = tally.statuses.get(status, 0) + 1
         tally.seconds.observe(seconds)
         if first is not None:
             tally.first.observe(first)
-        tally.prompt += prompt or 0
-        tally.completion += completion or 0
+            if tokens[1] > 1:
+                tally.between.observe((seconds - first) / (tokens[1] - 1))
+        tally.prompt += tokens[0]
+        tally.completion += tokens[1]
 
     def expose(self, inflight: Mapping[str, int], version: int) -> bytes:
         """Everything in Prometheus' text format, with the state of the moment."""
@@ -81,29 +102,33 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """Of prometheus-client's collectors."""
+        both = ["task", "arm"]
         requests = CounterMetricFamily(
-            "noria_gateway_requests", "Chat requests by the status they ended with", labels=["task", "status"]
+            "noria_gateway_requests", "Requests by the status they ended with", labels=[*both, "status"]
         )
         seconds = HistogramMetricFamily(
-            "noria_gateway_seconds", "Seconds from request to the end of the answer", labels=["task"]
+            "noria_gateway_seconds", "Seconds from request to the end of the answer", labels=both
         )
         first = HistogramMetricFamily(
-            "noria_gateway_first_token_seconds", "Seconds to the first text of a streamed answer", labels=["task"]
+            "noria_gateway_first_token_seconds", "Seconds to the first text of a streamed answer", labels=both
+        )
+        between = HistogramMetricFamily(
+            "noria_gateway_inter_token_seconds", "Mean seconds between two tokens of a streamed answer", labels=both
         )
         tokens = CounterMetricFamily(
-            "noria_gateway_tokens", "Tokens as the engines count them", labels=["task", "direction"]
+            "noria_gateway_tokens", "Tokens as counted by engines", labels=[*both, "direction"]
         )
-        for task, tally in self._tallies.items():
+        for labels, tally in self._tallies.items():
             for status, count in tally.statuses.items():
-                requests.add_metric([task, str(status)], count)
-            seconds.add_metric([task], tally.seconds.buckets(), tally.seconds.total)
-            first.add_metric([task], tally.first.buckets(), tally.first.total)
-            tokens.add_metric([task, "prompt"], tally.prompt)
-            tokens.add_metric([task, "completion"], tally.completion)
+                requests.add_metric([*labels, str(status)], count)
+            for family, histogram in ((seconds, tally.seconds), (first, tally.first), (between, tally.between)):
+                family.add_metric([*labels], histogram.buckets(), histogram.total)
+            tokens.add_metric([*labels, "prompt"], tally.prompt)
+            tokens.add_metric([*labels, "completion"], tally.completion)
         upstreams = GaugeMetricFamily(
             "noria_gateway_inflight", "Requests that an upstream is working on", labels=["upstream"]
         )
         for url, count in self._upstreams.items():
             upstreams.add_metric([url], count)
         version = GaugeMetricFamily("noria_gateway_snapshot_version", "Version of the snapshot in use", self._version)
-        yield from (requests, seconds, first, tokens, upstreams, version)
+        yield from (requests, seconds, first, between, tokens, upstreams, version)

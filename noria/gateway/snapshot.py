@@ -1,10 +1,11 @@
-"""The snapshot in use: all that the gateway knows of the ledger, replaced as a whole while it serves."""
+"""The gateway's view of the ledger: one file, watched, taken over as a whole or not at all."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,29 +13,36 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from noria.errors import Invalid, NoriaError, NotFound
-from noria.gateway.client import Target, target
+from noria.gateway.limits import Subject
+from noria.gateway.routing import Live, LiveArm, Replicas, bounds_of
 from noria.ports import Index
-from noria.types import Route, Snapshot
+from noria.settings import GatewaySettings, LimitSettings, TaskSettings
+from noria.types import Arm, KeyGrant, Route, Snapshot
 
 POLL_SECONDS = 0.2
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
-    """A route ready for use: where it leads and, where the task has context, its open index."""
+class Holder:
+    """Who holds a key: what it may do, and under which name its use is counted."""
 
-    route: Route
-    target: Target
-    index: Index | None
+    grant: KeyGrant
+    subject: Subject
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One snapshot with everything that it names opened. A request keeps the view it began with in hand."""
+    """One snapshot with everything that it names opened. A request keeps the view it began with in hand.
+
+    `holders` are by the SHA-256 of their keys, `tasks` the subjects of the tasks' own limits.
+    """
 
     snapshot: Snapshot
     live: Mapping[str, Live]
+    holders: Mapping[bytes, Holder]
+    tasks: Mapping[str, Subject]
+    rules: GatewaySettings
 
 
 class SnapshotFile:
@@ -48,6 +56,7 @@ class SnapshotFile:
         self._path = path
         self._open_index = open_index
         self._indexes: dict[str, Index] = {}
+        self.replicas = Replicas(time.monotonic)
         self._seen = self._stamp()
         self.current = self._read()
         self.failures = 0
@@ -84,6 +93,7 @@ class SnapshotFile:
         where = self._path.name
         try:
             snapshot = Snapshot.model_validate_json(self._path.read_bytes())
+            view = self._view(snapshot)
         except FileNotFoundError as error:
             raise NotFound(
                 f"there is no '{where}' in '{self._path.parent}'", "start noria up: it writes the file"
@@ -94,21 +104,55 @@ class SnapshotFile:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise Invalid(f"'{where}' is not a snapshot: {place}: {first['msg']}", "write it again") from error
-        folders = {route.index for route in snapshot.routes.values() if route.index is not None}
-        opened = {folder: self._indexes.get(folder) or self._open(folder) for folder in sorted(folders)}
-        live = {
-            name: Live(
-                route,
-                target(route.url, route.key, "/chat/completions"),
-                None if route.index is None else opened[route.index],
-            )
-            for name, route in snapshot.routes.items()
-        }
-        self._indexes = opened
-        return View(snapshot, live)
+        return view
+
+    def _view(self, snapshot: Snapshot) -> View:
+        arms = [arm for route in snapshot.routes.values() for arm in (*route.arms, *route.fallbacks)]
+        folders = {arm.index for arm in arms if arm.index is not None}
+        self._indexes = {folder: self._indexes.get(folder) or self._open(folder) for folder in sorted(folders)}
+        rules = GatewaySettings.model_validate(snapshot.gateway)
+        live = {name: self._live(name, route) for name, route in snapshot.routes.items()}
+        self.replicas.keep({endpoint for arm in arms for endpoint in arm.upstreams})
+        return View(
+            snapshot=snapshot,
+            live=live,
+            holders={bytes.fromhex(digest): _holder(grant, rules) for digest, grant in snapshot.keys.items()},
+            tasks={
+                name: Subject(f"task:{name}", f"task '{name}'", each.task.limits)
+                for name, each in live.items()
+                if each.task is not None and each.task.limits != LimitSettings()
+            },
+            rules=rules,
+        )
+
+    def _live(self, name: str, route: Route) -> Live:
+        arms = [arm for arm in route.arms if not arm.shadow]
+        if not arms:
+            raise Invalid(f"route '{name}' has no arm that answers", "write the snapshot again")
+        for each in (*route.arms, *route.fallbacks):
+            for replica in self.replicas.of(each):
+                # An address that no request could be sent to must show here.
+                replica.target("/")
+        return Live(
+            name=name,
+            route=route,
+            task=None if route.task is None else TaskSettings.model_validate(route.task),
+            arms=tuple(self._arm(arm) for arm in arms),
+            bounds=bounds_of(arms),
+            shadows=tuple(self._arm(arm) for arm in route.arms if arm.shadow),
+            fallbacks=tuple(self._arm(arm) for arm in route.fallbacks),
+        )
+
+    def _arm(self, arm: Arm) -> LiveArm:
+        return LiveArm(arm, self.replicas.of(arm), None if arm.index is None else self._indexes[arm.index])
 
     def _open(self, folder: str) -> Index:
         try:
             return self._open_index(Path(folder))
         except OSError as error:
             raise Invalid(f"the index '{folder}' cannot be opened: {error}", "build it again: noria run") from error
+
+
+def _holder(grant: KeyGrant, rules: GatewaySettings) -> Holder:
+    limits = LimitSettings.model_validate(grant.limits) if grant.limits else rules.limits
+    return Holder(grant, Subject(f"key:{grant.id}", f"key '{grant.name}'", limits))

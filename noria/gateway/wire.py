@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,6 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
-LONGEST_BODY = 4 * 1024 * 1024
 INTERNAL = b'{"error":{"message":"the gateway failed","type":"internal_error","param":null,"code":"internal_error"}}'
 JSON: Header = (b"content-type", b"application/json")
 
@@ -46,11 +46,11 @@ class ClientGone(Exception):
     """The client left before its request was whole."""
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-    """The whole body of a request; raises TooLarge or ClientGone."""
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> bytes:
+    """The whole body of a request, of `most` bytes; raises TooLarge or ClientGone."""
     length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > LONGEST_BODY:
-        raise _too_large(int(length))
+    if length.isdigit() and int(length) > most:
+        raise _too_large(int(length), most)
     parts: list[bytes] = []
     size = 0
     while True:
@@ -60,8 +60,8 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         part = event.get("body", b"")
         parts.append(part)
         size += len(part)
-        if size > LONGEST_BODY:
-            raise _too_large(size)
+        if size > most:
+            raise _too_large(size, most)
         if not event.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -92,8 +92,13 @@ def error_body(error: NoriaError) -> bytes:
 
 def error_headers(error: NoriaError) -> list[Header]:
     """The headers that belong to an error."""
-    return [JSON, (b"retry-after", b"1")] if error.status in (429, 503) else [JSON]
+    headers = [JSON]
+    if error.status in (429, 503):
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(getattr(error, "wait", 1.0)))))
+    if limit := getattr(error, "limit", None):
+        headers.append((b"x-noria-limit", limit.encode()))
+    return headers
 
 
-def _too_large(size: int) -> TooLarge:
-    return TooLarge(f"the body has {size} bytes; the most is {LONGEST_BODY}", "send a shorter conversation")
+def _too_large(size: int, most: int) -> TooLarge:
+    return TooLarge(f"the body has {size} bytes; the most is {most}", "send less, or raise [gateway] body_bytes")

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from noria.types import Feedback, Interaction, Route, Snapshot
+from noria.settings import ContextSettings, TaskSettings
+from noria.types import Arm, Endpoint, Feedback, Interaction, KeyGrant, Route, Snapshot
 
 T = TypeVar("T")
 KEY = "nr-test-key"
@@ -169,19 +170,32 @@ class Plane:
         self.state = state
         self.index = index
         self.version = 0
+        self.task: dict[str, Any] = {}
+        self.grant: dict[str, Any] = {}
+        self.rules: dict[str, Any] = {}
+        self.arms: tuple[Arm, ...] = ()
+        self.fallbacks: tuple[Arm, ...] = ()
         self.url = ""
         self.process: subprocess.Popen[bytes] | None = None
 
     def publish(self, engine_url: str, served_by: str = "candidate:helpdesk@0123456789abcdef") -> None:
         """Replace the snapshot, as noria up does."""
         self.version += 1
-        route = Route(
-            task="helpdesk", served_by=served_by, url=engine_url, key="engine-key", model="alias",
-            extra={"lora": [{"id": 0, "scale": 1.0}]}, system="You answer.",
-            index=None if self.index is None else str(self.index), max_tokens=64,
+        arm = Arm(
+            served_by=served_by, engine="local", upstreams=(Endpoint(url=engine_url, key="engine-key", model="alias"),),
+            extra={"lora": [{"id": 0, "scale": 1.0}]}, index=None if self.index is None else str(self.index),
         )  # fmt: skip
+        task = TaskSettings(
+            sources=("faq",), base="alias", engine="local", system="You answer.",
+            context=None if self.index is None else ContextSettings(source="faq"), **self.task,
+        )  # fmt: skip
+        route = Route(arms=(arm, *self.arms), fallbacks=self.fallbacks, task=task.model_dump(mode="json"))
+        grant = KeyGrant(id="k1", name="alice", role="developer", **self.grant)
         digest = hashlib.sha256(KEY.encode()).hexdigest()
-        snapshot = Snapshot(version=self.version, routes={"helpdesk": route}, keys={digest: "user:alice"})
+        snapshot = Snapshot(
+            version=self.version, routes={"helpdesk": route, "alias": Route(arms=(arm,))}, keys={digest: grant},
+            gateway=self.rules,
+        )  # fmt: skip
         fresh = self.state / "snapshot.json.new"
         fresh.write_text(snapshot.model_dump_json())
         fresh.replace(self.state / "snapshot.json")

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noria.gateway.answers import Heard
 from noria.gateway.events import DONE, AnswerStream
 
 
@@ -31,7 +32,7 @@ WHOLE = [
 
 
 def fed(data: bytes, cuts: list[int], usage: bool = False) -> tuple[AnswerStream, bytes]:
-    stream = AnswerStream("helpdesk", usage)
+    stream = AnswerStream(Heard(), "helpdesk", usage)
     out = b""
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     for start, end in itertools.pairwise(edges):
@@ -46,18 +47,23 @@ def test_cuts_and_line_ends_change_nothing(cuts: list[int], end: bytes, usage: b
     texts = [
         json.loads(line[6:])["choices"][0]["delta"].get("content", "") for line in out.splitlines() if b"{" in line
     ]
-    assert "".join(texts) == stream.text == "Grüße, Welt "
+    assert "".join(texts) == stream.heard.answer == "Grüße, Welt "
     assert out.startswith(WHOLE[0] + WHOLE[1])
     assert out.endswith(WHOLE[4])
-    assert stream.tail == WHOLE[5] + (USAGE if usage else b"") + DONE
-    assert (stream.finish_reason, stream.prompt_tokens, stream.completion_tokens) == ("stop", 3, 2)
+    assert stream.tail() == WHOLE[5] + (USAGE if usage else b"") + DONE
+    assert (stream.heard.finish_reason, stream.heard.prompt_tokens, stream.heard.completion_tokens) == ("stop", 3, 2)
     assert stream.done
     assert stream.complete
 
 
 def test_usage_in_the_last_chunk_with_choices_is_read() -> None:
     stream, _ = fed(event({"content": "a"}, "length", usage={"prompt_tokens": 1, "completion_tokens": 7}), [])
-    assert (stream.completion_tokens, stream.finish_reason, stream.done, stream.complete) == (7, "length", False, True)
+    assert (stream.heard.completion_tokens, stream.heard.finish_reason, stream.done, stream.complete) == (
+        7,
+        "length",
+        False,
+        True,
+    )
 
 
 def test_a_stream_without_an_end_is_not_complete() -> None:
@@ -82,4 +88,4 @@ def test_the_client_sees_the_tasks_name() -> None:
 
 def test_an_event_of_several_fields_is_read_too() -> None:
     stream, _ = fed(b"event: message\nid: 1\n" + event({"content": "a"}), [])
-    assert stream.text == "a"
+    assert stream.heard.answer == "a"

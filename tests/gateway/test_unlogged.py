@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +15,10 @@ import pytest
 from gateway_fakes import KEY, FakeEngine, Plane, asking, fake_engine
 
 from noria.errors import NotFound
-from noria.gateway.app import build
+from noria.gateway.app import Gateway, build
+from noria.gateway.limits import Ledger
 from noria.gateway.snapshot import SnapshotFile
-from noria.ports import Index
+from noria.ports import Index, Recorder
 from noria.types import Interaction
 
 
@@ -66,6 +67,11 @@ def no_index(folder: Path) -> Index:
     raise NotFound(f"there is no index in '{folder}'")
 
 
+def gateway(folder: Path, recorder: Recorder, open_index: Callable[[Path], Index] = no_index) -> Gateway:
+    snapshots = SnapshotFile(folder / "snapshot.json", open_index)
+    return build(snapshots, recorder, Ledger(folder / "limits.bin"), FixedClock(), b"k" * 32)
+
+
 async def call(app: Any, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     """One request by hand: the messages that the application sends."""
     sent: list[dict[str, Any]] = []
@@ -102,7 +108,13 @@ async def stop(app: Any) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_full_disk_refuses_the_answer(engine: FakeEngine, tmp_path: Path, stream: bool) -> None:
     Plane(tmp_path).publish(engine.url)
-    app = build(SnapshotFile(tmp_path / "snapshot.json", no_index), FullDisk(), FixedClock(), b"k" * 32)
+    app = build(
+        SnapshotFile(tmp_path / "snapshot.json", no_index),
+        FullDisk(),
+        Ledger(tmp_path / "limits.bin"),
+        FixedClock(),
+        b"k" * 32,
+    )
     sent = asyncio.run(call(app, "/v1/chat/completions", asking("hi", stream=stream)))
     data = b"".join(message.get("body", b"") for message in sent)
     error = json.loads(data.rpartition(b"data: ")[2])["error"]
@@ -117,7 +129,13 @@ def test_a_full_disk_refuses_the_answer(engine: FakeEngine, tmp_path: Path, stre
 
 def test_feedback_is_refused_too(tmp_path: Path) -> None:
     Plane(tmp_path).publish("http://127.0.0.1:1/v1")
-    app = build(SnapshotFile(tmp_path / "snapshot.json", no_index), FullDisk(), FixedClock(), b"k" * 32)
+    app = build(
+        SnapshotFile(tmp_path / "snapshot.json", no_index),
+        FullDisk(),
+        Ledger(tmp_path / "limits.bin"),
+        FixedClock(),
+        b"k" * 32,
+    )
     identity = "01930000-0000-7000-8000-000000000000"
     sent = asyncio.run(call(app, "/v1/feedback", {"interaction": identity, "metric": "thumbs", "value": 1}))
     assert sent[0]["status"] == 503
@@ -126,7 +144,13 @@ def test_feedback_is_refused_too(tmp_path: Path) -> None:
 def test_a_fault_of_our_own_is_recorded_and_told_in_the_usual_shape(tmp_path: Path) -> None:
     Plane(tmp_path, tmp_path / "index").publish("http://127.0.0.1:1/v1")
     memory = Memory()
-    app = build(SnapshotFile(tmp_path / "snapshot.json", lambda _: BrokenIndex()), memory, FixedClock(), b"k" * 32)
+    app = build(
+        SnapshotFile(tmp_path / "snapshot.json", lambda _: BrokenIndex()),
+        memory,
+        Ledger(tmp_path / "limits.bin"),
+        FixedClock(),
+        b"k" * 32,
+    )
     sent = asyncio.run(call(app, "/v1/chat/completions", asking("hi")))
     assert sent[0]["status"] == 500
     assert json.loads(sent[1]["body"])["error"]["type"] == "internal_error"

@@ -58,5 +58,7 @@ keys = Table(
     Column("role", String(16), nullable=False),
     Column("made", String(32), nullable=False),
     Column("revoked", String(32)),
+    Column("models", Text),
+    Column("limits", Text),
     UniqueConstraint("sha256"),
 )
