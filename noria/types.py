@@ -192,16 +192,17 @@ class RowScore(Record):
 
 
 class Report(Record):
-    """A candidate's scores row by row against the champion's on the same sealed rows, with intervals by slice."""
+    """A candidate's scores row by row against the champion's on the same sealed rows.
+
+    `intervals` are by slice and metric; the slice `all` holds every row of the task (guard slices excluded).
+    """
 
     candidate: Candidate
     champion: Candidate
     intervals: dict[str, dict[str, Interval]]
-    """Slice to metric to interval; the slice `all` holds every row of the task (guard slices excluded)."""
     rows: tuple[RowScore, ...]
     checks: Metrics
-    """`parity`: share of sampled prefixes on which trainer and engine agree on the next token; `changed`: share on
-    which the adapter changes the engine's next-token probability."""
+    """Shares of sampled prefixes: `parity` where trainer and engine agree, `changed` where the adapter matters."""
 
 
 class Decision(Record):
@@ -233,10 +234,9 @@ class Deployment(Record):
 class Interaction(Record):
     """One request and its answer, as logged by the gateway; never edited.
 
-    `status` is the HTTP status that the client saw, 499 when it left before the end; `user` is a keyed hash.
-    Times are seconds; `messages` are the client's own, before the prompt definition was applied. `request` holds the
-    other fields of its body, `output` the choices as the engine gave them where they are more than one plain text.
-    `logprob` is the mean log-probability of the answer's tokens, in nats; `cost` is in the project's currency.
+    `status` is what the client saw, 499 when it left before the end; `user` is a keyed hash, times are seconds.
+    `messages` are the client's own, `request` the other fields of its body, `output` the choices where they are more
+    than one plain text. `logprob` is the mean of the answer's tokens, in nats; `cost` in the prices' currency.
     """
 
     kind: Literal["interaction"] = "interaction"
@@ -336,11 +336,7 @@ class Arm(Record):
 
 
 class Route(Record):
-    """What the gateway does with one model name.
-
-    `task` is its table in noria.toml as JSON (`settings.TaskSettings`); None for a base model or an adapter that is
-    addressed by its own name and gets its requests as they come.
-    """
+    """What the gateway does with one model name; `task` is its table as JSON, None where requests pass through."""
 
     arms: tuple[Arm, ...]
     fallbacks: tuple[Arm, ...] = ()
@@ -393,10 +389,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """All that a trainer is told. `features` is a folder with `features.parquet`; `start` an adapter to go on from.
-
-    `plan` lists the row numbers of that file in the order in which they are learned, one step after the other.
-    """
+    """All that a trainer is told; `plan` lists numbers of rows of `features/features.parquet`, step by step."""
 
     model: Path
     features: Path
