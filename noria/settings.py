@@ -81,6 +81,13 @@ class GatewaySettings(Table):
     otlp: str | None = None
     """Address of an OpenTelemetry collector (OTLP over HTTP); without it no spans are made."""
     content_in_spans: bool = False
+    file_bytes: int = Field(default=200 * 1000 * 1000, ge=1024)
+    """The largest file that is taken."""
+    files_bytes: int = Field(default=2 * 1000 * 1000 * 1000, ge=1024)
+    """Bytes of all files of one key."""
+    batch_lines: int = Field(default=50_000, ge=1)
+    batch_inflight: int = Field(default=2, ge=1, le=256)
+    """A batch's line is asked only while fewer requests than this are in flight, those of clients included."""
 
 
 class PriceSettings(Table):

@@ -7,15 +7,21 @@ import hashlib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from urllib.parse import parse_qsl
 
 import orjson
 
 from noria.errors import Denied, NoriaError, NotFound
 from noria.gateway import ask
 from noria.gateway.ask import Api
+from noria.gateway.batches import BatchDesk
+from noria.gateway.batchstore import BatchStore
+from noria.gateway.batchwork import BatchWork
 from noria.gateway.client import Pool
 from noria.gateway.exchange import Exchange
 from noria.gateway.feedback import FeedbackDesk
+from noria.gateway.files import FileDesk
+from noria.gateway.filestore import FileStore
 from noria.gateway.guard import Guards
 from noria.gateway.limits import Ledger
 from noria.gateway.metrics import CONTENT_TYPE, Metrics
@@ -67,6 +73,13 @@ class Gateway:
         self._secret = secret
         self._pseudonyms: dict[str, str] = {}
         self._feedback = FeedbackDesk(journal, clock, secret)
+        files, batches = FileStore(snapshots.folder / "files"), BatchStore(snapshots.folder / "batches")
+        endpoints = {f"/v1{path}": api for path, api in _APIS.items()}
+        self._batches = BatchWork(batches, files, snapshots, exchange.inflight, self._serve, endpoints, clock)
+        self._desks: Mapping[str, FileDesk | BatchDesk] = {
+            "files": FileDesk(files, clock),
+            "batches": BatchDesk(batches, files, clock, endpoints, self._batches.wake),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Of ASGI."""
@@ -87,28 +100,35 @@ class Gateway:
             self._metrics.refused.labels(str(error.status)).inc()
             headers = error_headers(error)
             if isinstance(error, WrongMethod):
-                headers.append((b"allow", _METHODS.get(path, "POST").encode()))
+                headers.append((b"allow", error.allow.encode()))
             await answer(send, error.status, error_body(error), headers)
         except ClientGone:
             return
 
     async def _infer(self, api: Api, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
-        holder = self._holder(headers)
+        await self._serve(api, api.name, self._holder(headers), headers, receive, send)
+
+    async def _serve(
+        self, api: Api, name: str, holder: Holder, headers: Mapping[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
         at = self._clock.now()
         identity = new_id(at)
-        turn = Turn(identity, at, api.name, self._pseudonym(holder.grant.name), holder.grant.id, identity)
+        turn = Turn(identity, at, name, self._pseudonym(holder.grant.name), holder.grant.id, identity)
         trace = headers.get(b"traceparent")
         if trace is not None and _TRACE.fullmatch(trace):
             turn.trace = trace.decode()
         await self._exchange.serve(turn, api, holder, headers, receive, send)
 
     async def _other(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if (desk := self._desks.get(path.partition("/")[2].partition("/")[0])) is not None:
+            await self._stored(desk, path, scope, receive, send)
+            return
         method = "POST" if path in _APIS else _METHODS.get(path)
         if method is None:
-            known = ", ".join(f"/v1{each}" for each in (*_APIS, "/models", "/feedback"))
+            known = ", ".join(f"/v1{each}" for each in (*_APIS, "/models", "/feedback", "/files", "/batches"))
             raise NotFound(f"there is no path '{scope['path']}'", f"known are: {known}")
         if scope["method"] != method:
-            raise WrongMethod(f"'{scope['path']}' does not take {scope['method']}", f"use {method}")
+            raise WrongMethod(f"'{scope['path']}' does not take {scope['method']}", f"use {method}", allow=method)
         if path in _OPEN:
             await self._open(path, send)
             return
@@ -119,6 +139,14 @@ class Gateway:
         else:
             body = read_object(await read_body(headers, receive, self._snapshots.current.rules.body_bytes))
             await answer(send, 200, orjson.dumps({"id": self._feedback.take(body, holder.grant.name)}))
+
+    async def _stored(self, desk: FileDesk | BatchDesk, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        owner = self._holder(headers).grant.id
+        rest = [each for each in path.split("/")[2:] if each]
+        query = dict(parse_qsl(scope.get("query_string", b"").decode(errors="replace")))
+        rules = self._snapshots.current.rules
+        await desk.serve(scope["method"], rest, query, owner, rules, headers, receive, send)
 
     async def _open(self, path: str, send: Send) -> None:
         if path == "/metrics":
@@ -165,6 +193,7 @@ class Gateway:
         chores = [
             asyncio.create_task(self._snapshots.follow()),
             asyncio.create_task(self._exchange.inflight.sweep()),
+            asyncio.create_task(self._batches.run()),
         ]
         await send({"type": "lifespan.startup.complete"})
         await receive()

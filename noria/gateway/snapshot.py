@@ -61,6 +61,11 @@ class SnapshotFile:
         self.current = self._read()
         self.failures = 0
 
+    @property
+    def folder(self) -> Path:
+        """Where the file lies: the project's state."""
+        return self._path.parent
+
     def refresh(self) -> bool:
         """Take over the file if it was replaced; returns whether another snapshot is in use now."""
         stamp = self._stamp()

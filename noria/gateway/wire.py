@@ -26,9 +26,13 @@ class TooLarge(Invalid):
 
 
 class WrongMethod(Invalid):
-    """The path exists, but not for this method."""
+    """The path exists, but not for this method; `allow` names those that it takes."""
 
     status = 405
+
+    def __init__(self, fact: str, hint: str = "", *, allow: str = "POST") -> None:
+        super().__init__(fact, hint)
+        self.allow = allow
 
 
 class EngineFault(NoriaError):

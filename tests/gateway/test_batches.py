@@ -1,0 +1,299 @@
+"""The Files and Batch APIs as the official client sees them, and what a batch leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import signal
+import stat
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from gateway_fakes import ANSWER, KEY, FakeEngine, Plane, fake_engine, running, wait_for
+from openai.types import Batch
+
+from noria.types import KeyGrant, Snapshot
+
+OTHER_KEY = "nr-other-key"
+ENDED = ("completed", "failed", "cancelled", "expired")
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    with fake_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def plane(engine: FakeEngine, tmp_path: Path) -> Iterator[Plane]:
+    with running(tmp_path / "state", engine.url) as plane:
+        yield plane
+
+
+@pytest.fixture
+def client(plane: Plane) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{plane.url}/v1", api_key=KEY, max_retries=0) as client:
+        yield client
+
+
+def request(name: str, text: str = "hi", **more: Any) -> dict[str, Any]:
+    body = {"model": "helpdesk", "messages": [{"role": "user", "content": text}]}
+    return {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body, **more}
+
+
+def lines(*requests: dict[str, Any]) -> bytes:
+    return b"".join(json.dumps(each).encode() + b"\n" for each in requests)
+
+
+def begin(client: openai.OpenAI, content: bytes, **more: Any) -> Batch:
+    file = client.files.create(file=("in.jsonl", content), purpose="batch")
+    return client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", **more
+    )
+
+
+def ended(client: openai.OpenAI, identity: str, seconds: float = 30.0) -> Batch:
+    def look() -> Batch | None:
+        found = client.batches.retrieve(identity)
+        return found if found.status in ENDED else None
+
+    return wait_for(look, seconds)
+
+
+def results(client: openai.OpenAI, identity: str | None) -> list[dict[str, Any]]:
+    assert identity is not None
+    return [json.loads(line) for line in client.files.content(identity).content.splitlines()]
+
+
+def add_key(plane: Plane) -> None:
+    """A second key, of another id."""
+    file = plane.state / "snapshot.json"
+    snapshot = Snapshot.model_validate_json(file.read_bytes())
+    grant = KeyGrant(id="k2", name="mallory", role="admin")
+    keys = {**snapshot.keys, hashlib.sha256(OTHER_KEY.encode()).hexdigest(): grant}
+    fresh = file.with_suffix(".fresh")
+    fresh.write_text(snapshot.model_copy(update={"keys": keys, "version": 99}).model_dump_json())
+    fresh.replace(file)
+    wait_for(lambda: httpx.get(f"{plane.url}/health").json()["snapshot"] == 99)
+
+
+def test_the_official_client_stores_lists_reads_and_deletes_files(client: openai.OpenAI, plane: Plane) -> None:
+    content = bytes(range(256)) * 3000
+    made = client.files.create(file=('dir/büro "1".jsonl', io.BytesIO(content)), purpose="user_data")
+    assert (made.bytes, made.filename, made.purpose, made.object) == (
+        len(content), 'büro "1".jsonl', "user_data", "file",
+    )  # fmt: skip
+    more = [client.files.create(file=b"x", purpose="batch").id for _ in range(3)]
+    assert client.files.retrieve(made.id) == made
+    assert client.files.content(made.id).content == content
+    assert [each.id for each in client.files.list(limit=2)] == [*more[::-1], made.id]
+    assert [each.id for each in client.files.list(order="asc", purpose="batch", limit=1)] == more
+    stored = [path for path in (plane.state / "files").rglob("*") if path.is_file()]
+    assert len(stored) == 8
+    assert {stat.S_IMODE(path.stat().st_mode) for path in stored} == {0o600}
+    assert client.files.delete(made.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.content(made.id)
+    assert len([path for path in (plane.state / "files").rglob("*") if path.is_file()]) == 6
+
+
+def test_a_batch_is_answered_and_recorded(client: openai.OpenAI, plane: Plane) -> None:
+    content = lines(request("a"), request("b", "too long"), request("c"), request("d", model="x"))
+    content += lines({**request("e"), "body": {"model": "helpdesk", "messages": []}})
+    made = begin(client, content, metadata={"who": "me"})
+    assert made.status in ("validating", "in_progress")
+    done = ended(client, made.id)
+    assert (done.status, done.metadata, done.model, done.errors) == ("completed", {"who": "me"}, "helpdesk", None)
+    assert done.request_counts is not None
+    assert (done.request_counts.total, done.request_counts.completed, done.request_counts.failed) == (5, 3, 2)
+    assert done.usage is not None
+    assert (done.usage.input_tokens, done.usage.output_tokens) == (33, 15)
+    times = [done.created_at, done.in_progress_at, done.finalizing_at, done.completed_at, done.expires_at]
+    assert times == sorted(each for each in times if each is not None)
+    good = {each["custom_id"]: each for each in results(client, done.output_file_id)}
+    assert sorted(good) == ["a", "c", "d"]
+    assert good["a"]["error"] is None
+    assert good["a"]["response"]["status_code"] == 200
+    assert good["a"]["response"]["body"]["choices"][0]["message"]["content"] == ANSWER
+    bad = {each["custom_id"]: each["response"] for each in results(client, done.error_file_id)}
+    assert (bad["b"]["status_code"], bad["e"]["status_code"]) == (400, 400)
+    assert "too many tokens" in bad["b"]["body"]["error"]["message"]
+    record = plane.recorded(good["a"]["response"]["request_id"])
+    assert (record.api, record.status, record.answer, record.key) == ("batch:chat", 200, ANSWER, "k1")
+    assert [each.id for each in client.batches.list()] == [made.id]
+    output = client.files.retrieve(done.output_file_id or "")
+    assert output.purpose == "batch_output"
+    assert not list((plane.state / "batches").rglob("*.jsonl"))
+    assert not list((plane.state / "batches" / ".open").iterdir())
+
+
+FAULTY: dict[str, tuple[bytes, list[tuple[str, int | None]]]] = {
+    "no JSON": (lines(request("a")) + b"{no\n[1]\n", [("invalid_json_line", 2), ("invalid_json_line", 3)]),
+    "no custom_id": (lines({**request("a"), "custom_id": None}), [("missing_required_parameter", 1)]),
+    "a custom_id twice": (lines(request("a"), request("b"), request("a")), [("duplicate_custom_id", 3)]),
+    "another url": (lines(request("a", url="/v1/embeddings")), [("url_mismatch", 1)]),
+    "another method": (lines(request("a", method="GET")), [("invalid_method", 1)]),
+    "no body": (lines(request("a", body=None)), [("missing_required_parameter", 1)]),
+    "a stream": (lines(request("a", body={"stream": True})), [("invalid_request", 1)]),
+    "nothing": (b"\n\n", [("empty_file", None)]),
+    "too many": (lines(*(request(str(number)) for number in range(6))), [("too_many_tasks", None)]),
+    "a line without end": (b'{"custom_id": "' + b"x" * 20_000, [("invalid_json_line", 1)]),
+}
+
+
+def test_a_faulty_file_fails_as_a_whole(engine: FakeEngine, plane: Plane, client: openai.OpenAI) -> None:
+    plane.rules = {"batch_lines": 5, "body_bytes": 8192}
+    plane.publish(engine.url)
+    wait_for(lambda: httpx.get(f"{plane.url}/health").json()["snapshot"] == plane.version)
+    for case, (content, faults) in FAULTY.items():
+        done = ended(client, begin(client, content).id)
+        assert (done.status, done.output_file_id, done.failed_at is None) == ("failed", None, False), case
+        assert done.errors is not None
+        assert [(each.code, each.line) for each in done.errors.data or []] == faults, case
+    assert engine.bodies == []
+
+
+def test_nobody_sees_the_files_and_batches_of_another_key(plane: Plane, client: openai.OpenAI) -> None:
+    made = begin(client, lines(request("a")))
+    done = ended(client, made.id)
+    add_key(plane)
+    with openai.OpenAI(base_url=f"{plane.url}/v1", api_key=OTHER_KEY, max_retries=0) as other:
+        assert list(other.files.list()) == []
+        assert list(other.batches.list()) == []
+        for identity in (made.input_file_id, done.output_file_id or ""):
+            for call in (other.files.retrieve, other.files.content, other.files.delete):
+                with pytest.raises(openai.NotFoundError):
+                    call(identity)
+        for ask in (other.batches.retrieve, other.batches.cancel):
+            with pytest.raises(openai.NotFoundError):
+                ask(made.id)
+        with pytest.raises(openai.NotFoundError):
+            other.batches.create(
+                input_file_id=made.input_file_id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+    assert client.files.content(made.input_file_id).content == lines(request("a"))
+
+
+def test_a_batch_is_cancelled_and_what_was_answered_stays(engine: FakeEngine, client: openai.OpenAI) -> None:
+    engine.delay = 0.2
+    made = begin(client, lines(*(request(str(number)) for number in range(200))))
+    wait_for(lambda: engine.bodies)
+    asked = client.batches.cancel(made.id)
+    assert asked.status == "cancelling"
+    assert asked.cancelling_at is not None
+    done = ended(client, made.id)
+    assert (done.status, done.cancelling_at, done.cancelled_at is None) == ("cancelled", asked.cancelling_at, False)
+    assert done.request_counts is not None
+    assert 0 < done.request_counts.completed == len(results(client, done.output_file_id)) < 200
+    with pytest.raises(openai.ConflictError, match="cancelled"):
+        client.batches.cancel(made.id)
+
+
+def test_a_batch_waits_for_limits_and_for_clients(engine: FakeEngine, plane: Plane, client: openai.OpenAI) -> None:
+    plane.grant = {"limits": {"streams": 1}}
+    plane.publish(engine.url)
+    wait_for(lambda: httpx.get(f"{plane.url}/health").json()["snapshot"] == plane.version)
+    engine.delay = 0.1
+    done = ended(client, begin(client, lines(*(request(str(number)) for number in range(4)))).id)
+    assert done.request_counts is not None
+    assert (done.request_counts.completed, done.request_counts.failed) == (4, 0)
+
+
+def test_a_line_is_asked_only_while_clients_leave_room(engine: FakeEngine, plane: Plane, client: openai.OpenAI) -> None:
+    with plane.client() as http, http.stream("POST", "/v1/chat/completions", json=stalled()) as first:
+        assert first.status_code == 200
+        with http.stream("POST", "/v1/chat/completions", json=stalled()) as second:
+            assert second.status_code == 200
+            made = begin(client, lines(request("a")))
+            wait_for(lambda: client.batches.retrieve(made.id).status == "in_progress")
+            # Many looks for room later, it is still waiting.
+            for _ in range(50):
+                assert httpx.get(f"{plane.url}/health").status_code == 200
+            assert len(engine.bodies) == 2
+    assert ended(client, made.id).status == "completed"
+
+
+def stalled() -> dict[str, Any]:
+    return {"model": "helpdesk", "stream": True, "messages": [{"role": "user", "content": "stall"}]}
+
+
+def test_wrong_requests_are_refused(engine: FakeEngine, plane: Plane, client: openai.OpenAI) -> None:
+    plane.rules = {"file_bytes": 100_000, "files_bytes": 150_000}
+    plane.publish(engine.url)
+    wait_for(lambda: httpx.get(f"{plane.url}/health").json()["snapshot"] == plane.version)
+    file = client.files.create(file=("a.jsonl", b"{}"), purpose="batch")
+    ours = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    wrong = client.files.create(file=("a.jsonl", b"{}"), purpose="evals")
+    boundary = {"content-type": "multipart/form-data; boundary=b"}
+    with plane.client() as http:
+        cases: list[tuple[int, str, httpx.Response]] = [
+            (413, "100000", http.post("/v1/files", files={"file": b"x" * 200_000}, data={"purpose": "batch"})),
+            (413, "100000", http.post("/v1/files", files={"file": b"x" * 100_001}, data={"purpose": "batch"})),
+            (400, "purpose", http.post("/v1/files", files={"file": b"x"}, data={"purpose": "batch_output"})),
+            (400, "no file", http.post("/v1/files", data={"purpose": "batch"}, files={"other": b""})),
+            (400, "twice", http.post("/v1/files", files=[("file", b"x"), ("file", b"y")], data={"purpose": "batch"})),
+            (400, "multipart", http.post("/v1/files", json={})),
+            (400, "broke off", http.post("/v1/files", content=b"--b\r\n", headers=boundary)),
+            (400, "boundary", http.post("/v1/files", content=b"x" * 50_000, headers=boundary)),
+            (400, "seconds", http.post("/v1/files", files={"file": b"x"}, data={
+                "purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "5",
+            })),
+            (400, "limit", http.get("/v1/files?limit=0")),
+            (400, "order", http.get("/v1/files?order=up")),
+            (404, "no file", http.get("/v1/files/..%2f..%2fsecret")),
+            (404, "no such path", http.get(f"/v1/files/{file.id}/more")),
+            (405, "POST", http.delete("/v1/files")),
+            (405, "GET", http.put(f"/v1/files/{file.id}")),
+            (400, "endpoint", http.post("/v1/batches", json={**ours, "endpoint": "/v1/none"})),
+            (400, "completion_window", http.post("/v1/batches", json={**ours, "completion_window": "0h"})),
+            (400, "input_file_id", http.post("/v1/batches", json={**ours, "input_file_id": 3})),
+            (400, "purpose", http.post("/v1/batches", json={**ours, "input_file_id": wrong.id})),
+            (404, "no file", http.post("/v1/batches", json={**ours, "input_file_id": "file-" + "0" * 32})),
+            (400, "metadata", http.post("/v1/batches", json={**ours, "metadata": {"a": 1}})),
+            (404, "no batch", http.get("/v1/batches/batch_1")),
+            (405, "POST", http.get(f"/v1/batches/batch_{'0' * 32}/cancel")),
+            (401, "key", httpx.get(f"{plane.url}/v1/files")),
+            (401, "key", httpx.post(f"{plane.url}/v1/batches", json=ours)),
+        ]  # fmt: skip
+        for number, (status, words, got) in enumerate(cases):
+            assert (got.status_code, words in got.text) == (status, True), (number, got.status_code, got.text)
+        http.post("/v1/files", files={"file": b"x" * 90_000}, data={"purpose": "batch"})
+        full = http.post("/v1/files", files={"file": b"x" * 90_000}, data={"purpose": "batch"})
+        assert (full.status_code, "150000" in full.text) == (400, True)
+    assert not list((plane.state / "files").rglob(".upload*"))
+
+
+@pytest.mark.slow
+def test_a_batch_survives_kills(engine: FakeEngine, plane: Plane) -> None:
+    engine.delay = 0.02
+    names = [f"q{number}" for number in range(120)]
+    identity = ""
+    for turn in range(4):
+        with openai.OpenAI(base_url=f"{plane.url}/v1", api_key=KEY, max_retries=0) as client:
+            if not identity:
+                identity = begin(client, lines(*(request(name) for name in names))).id
+            enough = len(engine.bodies) + 15
+            wait_for(partial(lambda most: len(engine.bodies) > most, enough))
+        plane.stop(signal.SIGKILL)
+        output = plane.state / "batches" / "k1" / identity / "output.jsonl"
+        if turn == 2:
+            with output.open("ab") as file:
+                file.write(b'{"custom_id": "torn')
+        before = output.read_bytes().count(b"\n")
+        plane.start()
+    with openai.OpenAI(base_url=f"{plane.url}/v1", api_key=KEY, max_retries=0) as client:
+        done = ended(client, identity, 60.0)
+        found = [each["custom_id"] for each in results(client, done.output_file_id)]
+    assert done.status == "completed"
+    assert sorted(found) == sorted(names)
+    assert done.request_counts is not None
+    assert (done.request_counts.total, done.request_counts.completed) == (120, 120)
+    assert 0 < before < 120
+    # Only what was in flight when it was killed was asked twice.
+    assert len(engine.bodies) <= 120 + 4 * 2
