@@ -14,7 +14,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -45,18 +45,18 @@ class Limited(NoriaError):
         self.wait = wait
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Subject:
     """Whose use is counted: `name` is its unique name, `shown` how errors call it."""
 
     name: str
     shown: str
     limits: LimitSettings
+    limited: bool = field(init=False)
+    """Whether any limit holds at all."""
 
-    @property
-    def limited(self) -> bool:
-        """Whether any limit holds at all."""
-        return self.limits != LimitSettings()
+    def __post_init__(self) -> None:
+        self.limited = self.limits != LimitSettings()
 
 
 @dataclass(slots=True)
