@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -15,32 +15,28 @@ _BESIDE = ("tool_calls", "reasoning", "reasoning_content", "refusal", "audio", "
 """Fields of a message that are output too."""
 
 
-@dataclass(slots=True)
 class Heard:
     """What was said so far. `choices` is how many answers there are to one request."""
 
-    choices: int = 1
-    texts: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    pieces: int = 0
+    pieces = 0
     """Pieces of a stream that had any output: about one a token."""
-    beside: dict[int, dict[str, Any]] = field(default_factory=dict)
-    _logprob: float = 0.0
-    _counted: int = 0
-    _parts: list[list[str]] = field(default_factory=list)
+    beside: Mapping[int, dict[str, Any]] = MappingProxyType({})
+    """Output of a choice that is not its text."""
+    _logprob = 0.0
+    _counted = 0
 
-    def __post_init__(self) -> None:
-        self.texts = [""] * self.choices
-        self._parts = [[] for _ in range(self.choices)]
+    def __init__(self, choices: int = 1) -> None:
+        self.choices = choices
+        self._parts: list[list[str]] = [[] for _ in range(choices)] if choices > 1 else [[]]
 
     def text(self, number: int, text: str) -> None:
         """More text of a choice."""
         if text:
             self.pieces += 1
             self._parts[number].append(text)
-            self.texts[number] = self.texts[number] or text
 
     def other(self, number: int, message: Mapping[str, Any]) -> None:
         """Output beside the text, in a message or in a piece of one."""
@@ -48,8 +44,8 @@ class Heard:
             value = message.get(name)
             if value:
                 self.pieces += 1
-                found = self.beside.setdefault(number, {})
-                found[name] = _joined(found.get(name), value)
+                before = self.beside.get(number, {})
+                self.beside = {**self.beside, number: {**before, name: _joined(before.get(name), value)}}
 
     def usage(self, document: Mapping[str, Any]) -> None:
         """Token counts in an answer or a chunk, wherever the engine puts them."""
@@ -78,6 +74,15 @@ class Heard:
                 self._counted += 1
 
     @property
+    def texts(self) -> list[str]:
+        """The text of each choice."""
+        return ["".join(parts) for parts in self._parts]
+
+    def begun_by(self, number: int) -> bool:
+        """Whether a choice has any text yet."""
+        return bool(self._parts[number])
+
+    @property
     def begun(self) -> bool:
         """Whether any output has come."""
         return self.pieces > 0
@@ -85,7 +90,8 @@ class Heard:
     @property
     def answer(self) -> str:
         """The first choice's text."""
-        return "".join(self._parts[0])
+        parts = self._parts[0]
+        return parts[0] if len(parts) == 1 else "".join(parts)
 
     @property
     def logprob(self) -> float | None:

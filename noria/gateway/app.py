@@ -19,7 +19,7 @@ from noria.gateway.feedback import FeedbackDesk
 from noria.gateway.guard import Guards
 from noria.gateway.limits import Ledger
 from noria.gateway.metrics import CONTENT_TYPE, Metrics
-from noria.gateway.record import Journal, Turn, pseudonym
+from noria.gateway.record import Ids, Journal, Turn, pseudonym
 from noria.gateway.snapshot import Holder, SnapshotFile
 from noria.gateway.wire import (
     ClientGone,
@@ -35,7 +35,6 @@ from noria.gateway.wire import (
 )
 from noria.guards.personal import find, scrub
 from noria.ports import Clock, Recorder
-from noria.types import new_id
 
 _METHODS = {"/health": "GET", "/ready": "GET", "/metrics": "GET", "/models": "GET", "/feedback": "POST"}
 _APIS: Mapping[str, Api] = {
@@ -65,6 +64,7 @@ class Gateway:
         self._pool = pool
         self._clock = clock
         self._secret = secret
+        self._ids = Ids()
         self._pseudonyms: dict[str, str] = {}
         self._feedback = FeedbackDesk(journal, clock, secret)
 
@@ -95,8 +95,7 @@ class Gateway:
     async def _infer(self, api: Api, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         holder = self._holder(headers)
         at = self._clock.now()
-        identity = new_id(at)
-        turn = Turn(identity, at, api.name, self._pseudonym(holder.grant.name), holder.grant.id, identity)
+        turn = Turn(self._ids.make(at.timestamp()), at, api.name, self._pseudonym(holder.grant.name), holder.grant.id)
         trace = headers.get(b"traceparent")
         if trace is not None and _TRACE.fullmatch(trace):
             turn.trace = trace.decode()

@@ -23,24 +23,39 @@ CHARS_PER_TOKEN: Final = 4
 """For estimates where an engine does not count: the usual ratio for English."""
 
 
-@dataclass(slots=True)
 class Ask:
-    """A checked request. `messages` is a conversation, `texts` what the request says in words."""
+    """A checked request, of `size` bytes. `messages` is its conversation, where it has one."""
 
-    api: Api
-    body: Mapping[str, Any]
     messages: Sequence[Mapping[str, Any]] = ()
-    texts: Sequence[str] = ()
-    stream: bool = False
-    usage: bool = False
+    stream = False
+    usage = False
     """Whether the client asked for the usage chunk at the end of a stream."""
     max_tokens: int | None = None
-    choices: int = 1
+    choices = 1
     stop: tuple[str, ...] = ()
-    logprobs: bool = False
+    logprobs = False
     """Whether the client asked for log-probabilities."""
-    size: int = 0
-    """Bytes of the body."""
+
+    def __init__(self, api: Api, body: Mapping[str, Any], size: int) -> None:
+        self.api = api
+        self.body = body
+        self.size = size
+
+    def generation(self, rules: GatewaySettings) -> None:
+        """Read the fields that all generating endpoints share; raises Invalid."""
+        body = self.body
+        if "stream" in body:
+            self.stream = flag(body, "stream")
+        if "stream_options" in body:
+            options = body["stream_options"] or {}
+            if not isinstance(options, dict):
+                raise Invalid("'stream_options' is not an object", 'send {"include_usage": true}')
+            self.usage = bool(options.get("include_usage"))
+        self.max_tokens = _max_tokens(body, rules.max_tokens)
+        if "n" in body:
+            self.choices = _choices(body["n"], rules.choices)
+        if "stop" in body:
+            self.stop = _stop(body["stop"])
 
     def tokens(self, live: Live) -> int:
         """Most tokens that it will use, estimated before an engine has counted them."""
@@ -50,7 +65,7 @@ class Ask:
     def prefix(self) -> str:
         """The beginning of the prompt, by which a replica that knows it is found."""
         head = "".join(text if isinstance(text := each.get("content"), str) else "" for each in self.messages[:2])
-        return head or "".join(self.texts[:1])
+        return head or "".join(self.api.texts(self)[:1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +90,13 @@ class Api:
 
     def parse(self, body: Mapping[str, Any], rules: GatewaySettings, size: int) -> Ask:
         """Check a request; raises Invalid with the field that is wrong."""
-        found = [text for name in self._texts for text in _words(body.get(name))]
         if self._texts and not body.get(self._texts[0]):
             raise Invalid(f"'{self._texts[0]}' is missing or empty", f"send {self._texts[0]}")
-        return Ask(self, body, texts=found, size=size)
+        return Ask(self, body, size)
+
+    def texts(self, ask: Ask) -> list[str]:
+        """What the request says in words."""
+        return [text for name in self._texts for text in _words(ask.body.get(name))]
 
     def prepare(self, live: Live, arm: LiveArm, ask: Ask) -> Prepared:
         """The body for an engine behind a route."""
@@ -98,15 +116,20 @@ class Chat(Api):
 
     def parse(self, body: Mapping[str, Any], rules: GatewaySettings, size: int) -> Ask:
         """As `Api.parse`."""
-        messages = _messages(body.get("messages"), rules.messages)
-        return Ask(
-            self, body, messages, [_text(message) for message in messages], size=size,
-            **_generation(body, rules, logprobs=flag(body, "logprobs")),
-        )  # fmt: skip
+        ask = Ask(self, body, size)
+        ask.messages = _messages(body.get("messages"), rules.messages)
+        ask.generation(rules)
+        ask.logprobs = flag(body, "logprobs")
+        return ask
+
+    def texts(self, ask: Ask) -> list[str]:
+        """As `Api.texts`."""
+        return [_text(message) for message in ask.messages]
 
     def prepare(self, live: Live, arm: LiveArm, ask: Ask) -> Prepared:
         """As `Api.prepare`; raises Invalid when the conversation does not end with the user."""
-        body = {name: value for name, value in ask.body.items() if name not in _OURS}
+        given = ask.body
+        body = {name: given[name] for name in given if name not in _OURS}
         context = None
         task = live.task
         if task is not None:
@@ -135,7 +158,7 @@ class Completions(Api):
     generates = True
 
     def __init__(self) -> None:
-        super().__init__("completions", "/completions")
+        super().__init__("completions", "/completions", ("prompt",))
 
     def parse(self, body: Mapping[str, Any], rules: GatewaySettings, size: int) -> Ask:
         """As `Api.parse`."""
@@ -145,10 +168,10 @@ class Completions(Api):
         if not isinstance(prompt, str | list):
             raise Invalid("'prompt' is neither a string nor a list", 'send "prompt": "…"')
         wanted = body.get("logprobs")
-        return Ask(
-            self, body, texts=_words(prompt), size=size,
-            **_generation(body, rules, logprobs=wanted is not None and wanted is not False),
-        )  # fmt: skip
+        ask = Ask(self, body, size)
+        ask.generation(rules)
+        ask.logprobs = wanted is not None and wanted is not False
+        return ask
 
     def prepare(self, live: Live, arm: LiveArm, ask: Ask) -> Prepared:
         """As `Api.prepare`."""
@@ -176,20 +199,6 @@ def flag(body: Mapping[str, Any], name: str) -> bool:
     if value is not None and not isinstance(value, bool):
         raise Invalid(f"'{name}' is '{value}', not true or false", f"send true or false for {name}")
     return bool(value)
-
-
-def _generation(body: Mapping[str, Any], rules: GatewaySettings, *, logprobs: bool) -> dict[str, Any]:
-    options = body.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise Invalid("'stream_options' is not an object", 'send {"include_usage": true}')
-    return {
-        "stream": flag(body, "stream"),
-        "usage": bool(options.get("include_usage")),
-        "max_tokens": _max_tokens(body, rules.max_tokens),
-        "choices": _choices(body.get("n"), rules.choices),
-        "stop": _stop(body.get("stop")),
-        "logprobs": logprobs,
-    }
 
 
 def _with_usage(body: dict[str, Any], ask: Ask) -> None:

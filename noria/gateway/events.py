@@ -152,7 +152,7 @@ class AnswerStream:
         holder, name = (delta, "content") if isinstance(delta, dict) else (choice, "text")
         text = holder.get(name)
         if isinstance(text, str) and text:
-            said = text.lstrip() if self._strip and not self.heard.texts[number] else text
+            said = text.lstrip() if self._strip and not self.heard.begun_by(number) else text
             self.heard.text(number, said)
             if self._filtered is not None:
                 said = self._filtered(number, said)

@@ -107,8 +107,9 @@ class Exchange:
                 await answer(send, 500, INTERNAL, [JSON, *_named(turn)])
             raise
         finally:
-            with suppress(Unavailable):
-                self._finish(turn)
+            if not turn.recorded:
+                with suppress(Unavailable):
+                    self._finish(turn)
 
     def _admit(self, turn: Turn, api: Api, holder: Holder, body: bytes, headers: Mapping[bytes, bytes]) -> Ask:
         """Check the request; what can be known of it is noted for the record first, also where it is refused."""
@@ -123,19 +124,19 @@ class Exchange:
             turn.heard = Heard(ask.choices)
         task = view.tasks.get(turn.model)
         subjects = (holder.subject,) if task is None else (holder.subject, task)
-        if live.task is not None and live.task.guards.input:
-            turn.findings += self._guards.admit(ask.texts, live.task.guards.input)
-        arm = live.choose(turn.user if live.task is None or live.task.sticky == "user" else turn.conversation)
+        if live.inputs is not None:
+            turn.findings += tuple(self._guards.admit(api.texts(ask), live.inputs))
+        arm = live.choose(turn.user if live.by_user else turn.conversation)
         tokens = ask.tokens(live)
-        turn.reservation = self._limits.reserve(subjects, tokens, arm.cost(tokens, 0), self._clock.now().timestamp())
+        turn.reservation = self._limits.reserve(subjects, tokens, arm.cost(tokens, 0), turn.at.timestamp())
         turn.arm = arm
         return ask
 
     def _note(self, turn: Turn, found: dict[str, Any], headers: Mapping[bytes, bytes]) -> None:
         messages = found.get("messages")
         if isinstance(messages, list):
-            turn.messages = [each for each in messages if isinstance(each, dict)]
-        turn.request = {name: value for name, value in found.items() if name not in ("messages", "user")}
+            turn.messages = messages
+        turn.request = {name: found[name] for name in found if name not in ("messages", "user")}
         model = found.get("model")
         turn.model = model if isinstance(model, str) else ""
         turn.stream = found.get("stream") is True
@@ -171,7 +172,7 @@ class Exchange:
             if pause:
                 await asyncio.sleep(pause)
             live = self._route(turn)
-            first = live.choose(turn.user if live.task is None or live.task.sticky == "user" else turn.conversation)
+            first = live.choose(turn.user if live.by_user else turn.conversation)
             for arm in (first, *live.fallbacks):
                 found = await self._arm(turn, ask, live, arm, last=pause == PAUSES[-1])
                 if isinstance(found, tuple):
@@ -285,13 +286,13 @@ class Exchange:
         await send({"type": "http.response.body", "body": stream.tail()})
 
     def _outgoing(self, turn: Turn) -> Callable[[int, str], str] | None:
-        rules = turn.live.task.guards.output if turn.live is not None and turn.live.task is not None else {}
-        if not rules:
+        rules = turn.live.outputs if turn.live is not None else None
+        if rules is None:
             return None
 
         def filtered(number: int, text: str) -> str:
             said, findings = self._guards.release(text, rules)
-            turn.findings += findings
+            turn.findings += tuple(findings)
             return said
 
         return filtered
@@ -323,7 +324,7 @@ class Exchange:
             self.inflight.leave(turn)
             _release(turn)
             if turn.reservation is not None and turn.reservation.open:
-                self._limits.settle(turn.reservation, sum(turn.tokens), turn.cost() or 0.0)
+                self._limits.settle(turn.reservation, sum(turn.tokens), turn.cost or 0.0)
 
 
 def _leave(turn: Turn) -> None:
@@ -340,7 +341,7 @@ def _release(turn: Turn) -> None:
 def _named(turn: Turn) -> list[Header]:
     named = [(b"x-noria-interaction", turn.id.encode())]
     if turn.arm is not None:
-        named.append((b"x-noria-served-by", turn.served_by.encode("ascii", "replace")))
+        named.append((b"x-noria-served-by", turn.arm.name))
     if turn.light is not None:
         named.append((b"x-noria-light", turn.light.encode()))
     return named

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from noria.gateway.client import Target, target
 from noria.ports import Index
-from noria.settings import TaskSettings
+from noria.settings import Action, Detector, RecordSettings, TaskSettings
 from noria.types import Arm, Endpoint, Route
 
 FAILURES = 5
@@ -102,6 +102,8 @@ class LiveArm:
     arm: Arm
     replicas: tuple[Replica, ...]
     index: Index | None
+    name: bytes
+    """What the header x-noria-served-by says."""
 
     def cost(self, prompt: int, completion: int) -> float:
         """What so many tokens cost."""
@@ -120,6 +122,13 @@ class Live:
     bounds: tuple[float, ...]
     shadows: tuple[LiveArm, ...] = ()
     fallbacks: tuple[LiveArm, ...] = ()
+    by_user: bool = True
+    """Whether it is users whose requests stay with one arm, and not conversations."""
+    inputs: Mapping[Detector, Action] | None = None
+    outputs: Mapping[Detector, Action] | None = None
+    """What guards look for, where they look at all."""
+    record: RecordSettings | None = None
+    """What is kept of its traffic, where that is not everything."""
 
     def choose(self, who: str) -> LiveArm:
         """The arm for a user or a conversation: always the same one as long as the shares stay."""

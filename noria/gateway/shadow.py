@@ -38,16 +38,8 @@ class Shadows:
         if len(self._tasks) >= MOST:
             self.left_out += 1
             return
-        copy = Turn(
-            new_id(turn.at),
-            turn.at,
-            turn.api,
-            turn.user,
-            turn.key,
-            turn.conversation,
-            trainable=False,
-            model=turn.model,
-        )
+        copy = Turn(new_id(turn.at), turn.at, turn.api, turn.user, turn.key)
+        copy.conversation, copy.model, copy.trainable = turn.conversation, turn.model, False
         copy.live, copy.messages = live, turn.messages
         copy.request = {**turn.request, "shadow_of": turn.id}
         task = asyncio.create_task(self._ask(copy, ask, live, arm))
@@ -83,7 +75,7 @@ class Shadows:
 
 def _unstreamed(ask: Ask) -> Ask:
     body: dict[str, Any] = {name: value for name, value in ask.body.items() if name not in ("stream", "stream_options")}
-    return Ask(
-        ask.api, body, ask.messages, ask.texts, max_tokens=ask.max_tokens, choices=ask.choices, stop=ask.stop,
-        logprobs=ask.logprobs, size=ask.size,
-    )  # fmt: skip
+    plain = Ask(ask.api, body, ask.size)
+    plain.messages, plain.max_tokens, plain.choices = ask.messages, ask.max_tokens, ask.choices
+    plain.stop, plain.logprobs = ask.stop, ask.logprobs
+    return plain

@@ -16,7 +16,7 @@ from noria.errors import Invalid, NoriaError, NotFound
 from noria.gateway.limits import Subject
 from noria.gateway.routing import Live, LiveArm, Replicas, bounds_of
 from noria.ports import Index
-from noria.settings import GatewaySettings, LimitSettings, TaskSettings
+from noria.settings import GatewaySettings, LimitSettings, RecordSettings, TaskSettings
 from noria.types import Arm, KeyGrant, Route, Snapshot
 
 POLL_SECONDS = 0.2
@@ -133,18 +133,24 @@ class SnapshotFile:
             for replica in self.replicas.of(each):
                 # An address that no request could be sent to must show here.
                 replica.target("/")
+        task = None if route.task is None else TaskSettings.model_validate(route.task)
         return Live(
             name=name,
             route=route,
-            task=None if route.task is None else TaskSettings.model_validate(route.task),
+            task=task,
             arms=tuple(self._arm(arm) for arm in arms),
             bounds=bounds_of(arms),
             shadows=tuple(self._arm(arm) for arm in route.arms if arm.shadow),
             fallbacks=tuple(self._arm(arm) for arm in route.fallbacks),
+            by_user=task is None or task.sticky == "user",
+            inputs=(task.guards.input or None) if task is not None else None,
+            outputs=(task.guards.output or None) if task is not None else None,
+            record=task.record if task is not None and task.record != RecordSettings() else None,
         )
 
     def _arm(self, arm: Arm) -> LiveArm:
-        return LiveArm(arm, self.replicas.of(arm), None if arm.index is None else self._indexes[arm.index])
+        index = None if arm.index is None else self._indexes[arm.index]
+        return LiveArm(arm, self.replicas.of(arm), index, arm.served_by.encode("ascii", "replace"))
 
     def _open(self, folder: str) -> Index:
         try:
