@@ -13,6 +13,8 @@ from noria.gateway.wire import EngineFault
 
 _BESIDE = ("tool_calls", "reasoning", "reasoning_content", "refusal", "audio", "annotations", "function_call")
 """Fields of a message that are output too."""
+_USUAL = 1
+"""Fields of a piece of text: more of them may be output of another kind."""
 
 
 class Heard:
@@ -40,6 +42,8 @@ class Heard:
 
     def other(self, number: int, message: Mapping[str, Any]) -> None:
         """Output beside the text, in a message or in a piece of one."""
+        if len(message) <= _USUAL:
+            return
         for name in _BESIDE:
             value = message.get(name)
             if value:

@@ -40,6 +40,7 @@ _METHODS = {"/health": "GET", "/ready": "GET", "/metrics": "GET", "/models": "GE
 _APIS: Mapping[str, Api] = {
     each.path: each for each in (ask.CHAT, ask.COMPLETIONS, ask.EMBEDDINGS, ask.RERANK, ask.CLASSIFY, ask.TOKENIZE)
 }
+_HOT: Mapping[str, Api] = {**_APIS, **{f"/v1{path}": api for path, api in _APIS.items()}}
 _OPEN = ("/health", "/ready", "/metrics")
 """Paths without a key: they tell nothing of anybody."""
 _TRACE = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -70,24 +71,21 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Of ASGI."""
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
+        if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = _path(scope)
+        if scope["type"] != "http":
+            return
+        api = _HOT.get(scope["path"])
         try:
-            api = _APIS.get(path)
             if api is not None and scope["method"] == "POST":
                 await self._infer(api, dict(scope["headers"]), receive, send)
             else:
-                await self._other(path, scope, receive, send)
+                await self._other(_path(scope), scope, receive, send)
         except NoriaError as error:
             self._metrics.refused.labels(str(error.status)).inc()
             headers = error_headers(error)
             if isinstance(error, WrongMethod):
-                headers.append((b"allow", _METHODS.get(path, "POST").encode()))
+                headers.append((b"allow", _METHODS.get(_path(scope), "POST").encode()))
             await answer(send, error.status, error_body(error), headers)
         except ClientGone:
             return
@@ -95,7 +93,8 @@ class Gateway:
     async def _infer(self, api: Api, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         holder = self._holder(headers)
         at = self._clock.now()
-        turn = Turn(self._ids.make(at.timestamp()), at, api.name, self._pseudonym(holder.grant.name), holder.grant.id)
+        seconds = at.timestamp()
+        turn = Turn(self._ids.make(seconds), at, seconds, api.name, self._pseudonym(holder.grant.name), holder.grant.id)
         trace = headers.get(b"traceparent")
         if trace is not None and _TRACE.fullmatch(trace):
             turn.trace = trace.decode()
@@ -131,10 +130,10 @@ class Gateway:
 
     def _holder(self, headers: Mapping[bytes, bytes]) -> Holder:
         """Who holds the caller's key; raises Denied. Nobody is let in under another name."""
-        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not key.strip():
+        sent = headers.get(b"authorization", b"")
+        if sent[:7].lower() != b"bearer " or not (key := sent[7:].strip()):
             raise Denied("no API key was sent", "send the header 'authorization: Bearer KEY'")
-        holder = self._snapshots.current.holders.get(hashlib.sha256(key.strip()).digest())
+        holder = self._snapshots.current.holders.get(hashlib.sha256(key).digest())
         if holder is None:
             raise Denied("the API key is not known here, or was revoked", "list the live ones: noria keys list")
         return holder
@@ -154,8 +153,7 @@ class Gateway:
         models = [
             {"id": name, "object": "model", "created": 0, "owned_by": "noria"}
             for name, live in sorted(self._snapshots.current.live.items())
-            if (not holder.grant.models or name in holder.grant.models)
-            and (live.task is not None or holder.grant.role != "user")
+            if holder.may_ask(live)
         ]
         return orjson.dumps({"object": "list", "data": models})
 

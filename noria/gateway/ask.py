@@ -128,8 +128,9 @@ class Chat(Api):
 
     def prepare(self, live: Live, arm: LiveArm, ask: Ask) -> Prepared:
         """As `Api.prepare`; raises Invalid when the conversation does not end with the user."""
-        given = ask.body
-        body = {name: given[name] for name in given if name not in _OURS}
+        body = dict(ask.body)
+        for name in _OURS & body.keys():
+            del body[name]
         context = None
         task = live.task
         if task is not None:

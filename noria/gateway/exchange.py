@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 import orjson
 
-from noria.errors import Denied, Invalid, NoriaError, NotFound, Unavailable
+from noria.errors import Invalid, NoriaError, NotFound, Unavailable
+from noria.gateway.admission import unanswered
 from noria.gateway.answers import Heard, read
-from noria.gateway.ask import Api, Ask
+from noria.gateway.ask import Api, Ask, Prepared
 from noria.gateway.client import Pool, Reply, UpstreamError
 from noria.gateway.events import AnswerStream
 from noria.gateway.faults import engine_fault
@@ -19,9 +20,9 @@ from noria.gateway.guard import Guards
 from noria.gateway.inflight import Inflight
 from noria.gateway.limits import Ledger
 from noria.gateway.record import GONE, Journal, Turn, pseudonym
-from noria.gateway.routing import Live, LiveArm, Replica, pick
+from noria.gateway.routing import LiveArm, Replica, pick
 from noria.gateway.shadow import Shadows
-from noria.gateway.snapshot import Holder, SnapshotFile
+from noria.gateway.snapshot import Holder, SnapshotFile, View
 from noria.gateway.wire import (
     INTERNAL,
     JSON,
@@ -77,9 +78,10 @@ class Exchange:
     ) -> None:
         """Serve one request of an authenticated client. However it ends, its record is written before it has."""
         try:
-            body = await read_body(headers, receive, self._snapshots.current.rules.body_bytes)
+            view = self._snapshots.current
+            body = await read_body(headers, receive, view.rules.body_bytes)
             self.inflight.enter(turn, receive)
-            ask = self._admit(turn, api, holder, body, headers)
+            ask = self._admit(turn, api, holder, body, headers, view)
             reply, first = await self._engine(turn, ask)
             if ask.stream:
                 await self._stream(turn, ask, reply, first, send)
@@ -111,131 +113,109 @@ class Exchange:
                 with suppress(Unavailable):
                     self._finish(turn)
 
-    def _admit(self, turn: Turn, api: Api, holder: Holder, body: bytes, headers: Mapping[bytes, bytes]) -> Ask:
+    def _admit(
+        self, turn: Turn, api: Api, holder: Holder, body: bytes, headers: Mapping[bytes, bytes], view: View
+    ) -> Ask:
         """Check the request; what can be known of it is noted for the record first, also where it is refused."""
         found = read_object(body)
         self._note(turn, found, headers)
-        view = self._snapshots.current
-        live = self._route(turn, holder)
-        turn.deadline = turn.began + _deadline(headers, view.rules.deadline)
+        live = turn.live = view.live.get(turn.model)
+        if live is None or not holder.may_ask(live):
+            raise unanswered(turn.model, holder, view)
+        turn.deadline = turn.began + view.rules.deadline
+        if b"x-noria-timeout" in headers:
+            turn.deadline = turn.began + min(_seconds(headers[b"x-noria-timeout"]), view.rules.deadline)
         ask = api.parse(found, view.rules, len(body))
         turn.stream = ask.stream
         if ask.choices != 1:
             turn.heard = Heard(ask.choices)
-        task = view.tasks.get(turn.model)
-        subjects = (holder.subject,) if task is None else (holder.subject, task)
         if live.inputs is not None:
             turn.findings += tuple(self._guards.admit(api.texts(ask), live.inputs))
-        arm = live.choose(turn.user if live.by_user else turn.conversation)
-        tokens = ask.tokens(live)
-        turn.reservation = self._limits.reserve(subjects, tokens, arm.cost(tokens, 0), turn.at.timestamp())
-        turn.arm = arm
+        arm = turn.arm = live.choose(turn.user if live.by_user else turn.conversation)
+        task = view.tasks.get(turn.model) if view.tasks else None
+        if holder.subject.limited or task is not None:
+            tokens = ask.tokens(live)
+            subjects = (holder.subject,) if task is None else (holder.subject, task)
+            turn.reservation = self._limits.reserve(subjects, tokens, arm.cost(tokens, 0), turn.seconds)
         return ask
 
     def _note(self, turn: Turn, found: dict[str, Any], headers: Mapping[bytes, bytes]) -> None:
         messages = found.get("messages")
         if isinstance(messages, list):
             turn.messages = messages
-        turn.request = {name: found[name] for name in found if name not in ("messages", "user")}
+        turn.request = found
         model = found.get("model")
-        turn.model = model if isinstance(model, str) else ""
+        if isinstance(model, str):
+            turn.model = model
         turn.stream = found.get("stream") is True
-        turn.trainable = found.get("store") is not False and headers.get(b"x-noria-train", b"").lower() != b"no"
+        if found.get("store") is False or (b"x-noria-train" in headers and headers[b"x-noria-train"].lower() == b"no"):
+            turn.trainable = False
         user, metadata = found.get("user"), found.get("metadata")
         if isinstance(user, str) and user:
             turn.user = pseudonym(self._secret, user)
         if isinstance(metadata, dict) and isinstance(metadata.get("conversation"), str):
             turn.conversation = metadata["conversation"] or turn.id
 
-    def _route(self, turn: Turn, holder: Holder | None = None) -> Live:
-        view = self._snapshots.current
-        found = view.live.get(turn.model)
-        if found is None:
-            raise NotFound(f"there is no model '{turn.model}'", f"known are: {', '.join(sorted(view.live)) or 'none'}")
-        turn.live = found
-        if holder is not None:
-            grant = holder.grant
-            if grant.models and turn.model not in grant.models:
-                raise Denied(f"key '{grant.name}' may not ask '{turn.model}'", f"it may ask: {', '.join(grant.models)}")
-            if found.task is None and grant.role == "user":
-                raise Denied(f"a key of role 'user' may ask tasks only, not '{turn.model}'", "use a developer's key")
-        return found
-
     async def _engine(self, turn: Turn, ask: Ask) -> tuple[Reply, bytes]:
         """An engine's answer with status 200 and, of a stream, its first piece.
 
-        As long as the client has seen nothing, a try that failed costs it only time: each round takes the route that
-        is current then, so that an engine that is replaced or restarted drops nothing.
+        As long as the client has seen nothing, a try that failed costs it only time. Of a fault that another engine
+        may not have, the next one is asked; of any other, the client is told.
         """
-        fault: NoriaError = Unavailable("the engine is not answering", "try again in a moment")
+        fault: NoriaError | None = None
         for pause in PAUSES:
             if pause:
                 await asyncio.sleep(pause)
-            live = self._route(turn)
-            first = live.choose(turn.user if live.by_user else turn.conversation)
-            for arm in (first, *live.fallbacks):
-                found = await self._arm(turn, ask, live, arm, last=pause == PAUSES[-1])
-                if isinstance(found, tuple):
-                    return found
-                fault = found or fault
-            if fault.status != 503:
-                break
-        raise fault
-
-    async def _arm(
-        self, turn: Turn, ask: Ask, live: Live, arm: LiveArm, last: bool
-    ) -> tuple[Reply, bytes] | NoriaError | None:
-        """An answer of one of the arm's replicas, or why there is none; None when all of them are left alone.
-
-        Raises what no other engine would answer better.
-        """
-        fault: NoriaError | None = None
-        tried: list[Replica] = []
-        prepared = None
-        while (replica := pick(arm.replicas, ask.prefix, tried, last)) is not None:
-            tried.append(replica)
-            if prepared is None:
-                prepared = ask.api.prepare(live, arm, ask)
-                turn.arm, turn.context = arm, prepared.context
-                self.shadows.mirror(turn, ask, live)
-            try:
-                return await self._ask(turn, ask, replica, prepared.body)
-            except UpstreamError as error:
-                if error.slow:
-                    fault = EngineFault(504, f"the engine gave no answer: {error}", "timeout")
-                else:
-                    fault = Unavailable(f"the engine cannot be reached: {error}", "try again in a moment")
-            except EngineFault as error:
-                if error.status not in _TEMPORARY:
+            for arm, replica, prepared in self._round(turn, ask, last=pause == PAUSES[-1]):
+                turn.arm, turn.replica, turn.context = arm, replica, prepared.context
+                replica.outstanding += 1
+                breaker = replica.breaker
+                breaker.sent()
+                try:
+                    reply = await self._pool.post(
+                        replica.target(ask.api.path), prepared.body, stream=ask.stream, trace=turn.trace
+                    )
+                    if reply.status == 200:
+                        first = await reply.more() if ask.stream else b""
+                        breaker.succeeded()
+                        return reply, first
+                    fault = engine_fault(reply.status, await reply.read())
+                    (breaker.failed if reply.status >= 500 else breaker.succeeded)()
+                except UpstreamError as error:
+                    breaker.failed(error.slow)
+                    fault = _unreachable(error)
+                except asyncio.CancelledError:
+                    if turn.late:
+                        breaker.failed(hung=True)
+                    else:
+                        breaker.dropped()
                     raise
-                fault = error
-        return fault
+                _release(turn)
+                if fault.status not in _TEMPORARY:
+                    raise fault
+            if fault is not None and fault.status != 503:
+                break
+        raise fault or Unavailable("the engine is not answering", "try again in a moment")
 
-    async def _ask(self, turn: Turn, ask: Ask, replica: Replica, body: bytes) -> tuple[Reply, bytes]:
-        breaker = replica.breaker
-        breaker.sent()
-        replica.outstanding += 1
-        turn.replica = replica
-        try:
-            reply = await self._pool.post(replica.target(ask.api.path), body, stream=ask.stream, trace=turn.trace)
-            if reply.status == 200:
-                first = await reply.more() if ask.stream else b""
-                breaker.succeeded()
-                return reply, first
-            fault = engine_fault(reply.status, await reply.read())
-        except UpstreamError as error:
-            breaker.failed(error.slow)
-            _release(turn)
-            raise
-        except asyncio.CancelledError:
-            if turn.late:
-                breaker.failed(hung=True)
-            else:
-                breaker.dropped()
-            raise
-        (breaker.failed if reply.status >= 500 else breaker.succeeded)()
-        _release(turn)
-        raise fault
+    def _round(self, turn: Turn, ask: Ask, last: bool) -> Iterator[tuple[LiveArm, Replica, Prepared]]:
+        """What to try, one after the other: replicas of the arm, then those of the fallbacks.
+
+        Each round takes the route that is current then, so that an engine that is replaced or restarted drops nothing.
+        """
+        live = self._snapshots.current.live.get(turn.model)
+        if live is None:
+            raise NotFound(f"model '{turn.model}' is gone", "ask for one that GET /v1/models names")
+        turn.live = live
+        for arm in (live.choose(turn.user if live.by_user else turn.conversation), *live.fallbacks):
+            tried: list[Replica] = []
+            prepared = None
+            while (replica := pick(arm.replicas, ask.prefix, tried, last)) is not None:
+                tried.append(replica)
+                if prepared is None:
+                    prepared = ask.api.prepare(live, arm, ask)
+                    if live.shadows:
+                        self.shadows.mirror(turn, ask, live)
+                yield arm, replica, prepared
 
     async def _plain(self, turn: Turn, ask: Ask, reply: Reply, send: Send) -> None:
         body = reply.body or b""
@@ -347,17 +327,20 @@ def _named(turn: Turn) -> list[Header]:
     return named
 
 
-def _deadline(headers: Mapping[bytes, bytes], most: float) -> float:
-    wanted = headers.get(b"x-noria-timeout")
-    if wanted is None:
-        return most
+def _seconds(wanted: bytes) -> float:
     try:
         seconds = float(wanted)
     except ValueError:
         seconds = 0.0
     if not seconds > 0.0:
         raise Invalid(f"'x-noria-timeout' is '{wanted.decode(errors='replace')}'", "send seconds, such as 30")
-    return min(seconds, most)
+    return seconds
+
+
+def _unreachable(error: UpstreamError) -> NoriaError:
+    if error.slow:
+        return EngineFault(504, f"the engine gave no answer: {error}", "timeout")
+    return Unavailable(f"the engine cannot be reached: {error}", "try again in a moment")
 
 
 def _object(body: bytes) -> dict[str, Any]:

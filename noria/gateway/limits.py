@@ -148,10 +148,10 @@ class Ledger:
 
     def _reserve(self, subjects: Sequence[Subject], tokens: int, cost: float, now: float) -> None:
         for subject in subjects:
-            self._check(self._places.get(subject.name) or self._place(subject), subject, tokens, cost, now)
+            self._check(self._place(subject), subject, tokens, cost, now)
         numbers = self._numbers
         for subject in subjects:
-            at = self._place(subject)
+            at = self._places[subject.name]
             if subject.per_request:
                 numbers[at + _REQUESTS] = max(numbers[at + _REQUESTS], now) + subject.per_request
             if subject.per_token:
@@ -164,7 +164,7 @@ class Ledger:
         numbers = self._numbers
         more = tokens - reservation.tokens
         for subject in reservation.subjects:
-            at = self._place(subject)
+            at = self._places[subject.name]
             if subject.per_token:
                 numbers[at + _TOKENS] += more * subject.per_token
             if numbers[at + _TODAY] == reservation.at // _DAY:

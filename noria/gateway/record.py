@@ -30,6 +30,10 @@ def pseudonym(secret: bytes, name: str) -> str:
     return hmac.digest(secret, name.encode(errors="replace"), "sha256").hex()[:16]
 
 
+_APART = ("messages", "user")
+"""Fields of a request that the record has elsewhere."""
+
+
 class Ids:
     """Makes ids of interactions: UUID version 7 (RFC 9562), from random bytes that are drawn in advance."""
 
@@ -96,9 +100,11 @@ class Turn:
     logged = False
     """Whether the record is safe."""
 
-    def __init__(self, identity: str, at: datetime, api: str, user: str, key: str) -> None:
+    def __init__(self, identity: str, at: datetime, seconds: float, api: str, user: str, key: str) -> None:
         self.id = self.conversation = identity
         self.at = at
+        self.seconds = seconds
+        """`at`, in seconds since 1970."""
         self.api = api
         self.user = user
         self.key = key

@@ -29,7 +29,7 @@ class Shadows:
 
     def mirror(self, turn: Turn, ask: Ask, live: Live) -> None:
         """Begin to ask a shadow, if the route has one for this request and it has not been asked yet."""
-        if not live.shadows or turn.mirrored:
+        if turn.mirrored:
             return
         turn.mirrored = True
         arm = live.shadow(turn.id)
@@ -38,7 +38,7 @@ class Shadows:
         if len(self._tasks) >= MOST:
             self.left_out += 1
             return
-        copy = Turn(new_id(turn.at), turn.at, turn.api, turn.user, turn.key)
+        copy = Turn(new_id(turn.at), turn.at, turn.seconds, turn.api, turn.user, turn.key)
         copy.conversation, copy.model, copy.trainable = turn.conversation, turn.model, False
         copy.live, copy.messages = live, turn.messages
         copy.request = {**turn.request, "shadow_of": turn.id}

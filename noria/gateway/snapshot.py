@@ -30,6 +30,11 @@ class Holder:
     grant: KeyGrant
     subject: Subject
 
+    def may_ask(self, live: Live) -> bool:
+        """Whether this key may use a route: users have the tasks, others base models and adapters too."""
+        models = self.grant.models
+        return (not models or live.name in models) and (live.task is not None or self.grant.role != "user")
+
 
 @dataclass(frozen=True, slots=True)
 class View:
