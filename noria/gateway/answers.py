@@ -13,8 +13,8 @@ from noria.gateway.wire import EngineFault
 
 _BESIDE = ("tool_calls", "reasoning", "reasoning_content", "refusal", "audio", "annotations", "function_call")
 """Fields of a message that are output too."""
-_USUAL = 1
-"""Fields of a piece of text: more of them may be output of another kind."""
+_PLAIN = 2
+"""Fields of a message that has nothing but its role and its text."""
 
 
 class Heard:
@@ -42,8 +42,6 @@ class Heard:
 
     def other(self, number: int, message: Mapping[str, Any]) -> None:
         """Output beside the text, in a message or in a piece of one."""
-        if len(message) <= _USUAL:
-            return
         for name in _BESIDE:
             value = message.get(name)
             if value:
@@ -123,15 +121,13 @@ def read(
         heard.usage(document)
         for place, choice in enumerate(choices):
             message = choice.get("message")
-            holder, name = (message, "content") if isinstance(message, dict) else (choice, "text")
-            text = holder[name] if name == "text" else holder.get(name)
             number = min(place, heard.choices - 1)
-            if isinstance(text, str):
-                said = prompts.answer_of(text) if strip else text
-                heard.text(number, said)
-                holder[name] = filtered(number, said) if filtered is not None else said
-            if isinstance(message, dict):
-                heard.other(number, message)
+            if message is None:
+                choice["text"] = _passed(choice["text"], number, heard, strip, filtered)
+            else:
+                message["content"] = _passed(message.get("content"), number, heard, strip, filtered)
+                if len(message) > _PLAIN:
+                    heard.other(number, message)
             if choice.get("logprobs") is not None:
                 heard.logprobs(choice["logprobs"])
                 if not logprobs:
@@ -142,6 +138,14 @@ def read(
     heard.finish_reason = reason if isinstance(reason, str) else None
     document["model"] = model
     return document  # type: ignore[no-any-return]
+
+
+def _passed(text: object, number: int, heard: Heard, strip: bool, filtered: Callable[[int, str], str] | None) -> object:
+    if not isinstance(text, str):
+        return text
+    said = prompts.answer_of(text) if strip else text
+    heard.text(number, said)
+    return said if filtered is None else filtered(number, said)
 
 
 def _joined(before: Any, value: Any) -> Any:

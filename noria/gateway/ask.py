@@ -19,6 +19,7 @@ from noria.settings import GatewaySettings
 _OURS: Final = frozenset(("metadata", "store", "user", "max_completion_tokens", "safety_identifier", "service_tier"))
 """Fields of a chat request that are for noria or renamed, and are not sent on."""
 _ROLES: Final = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
+_PLAIN: Final = ("user", "assistant", "system")
 CHARS_PER_TOKEN: Final = 4
 """For estimates where an engine does not count: the usual ratio for English."""
 
@@ -215,6 +216,8 @@ def _messages(found: object, most: int) -> list[dict[str, Any]]:
     if len(found) > most:
         raise Invalid(f"there are {len(found)} messages; the most is {most}", "send the latest ones")
     for number, message in enumerate(found):
+        if type(message) is dict and type(message.get("content")) is str and message.get("role") in _PLAIN:
+            continue
         if not isinstance(message, dict):
             raise Invalid(f"'messages.{number}' is not an object", 'send {"role": "user", "content": "…"}')
         role, content = message.get("role"), message.get("content")

@@ -159,7 +159,9 @@ class AnswerStream:
             if said != text:
                 holder[name] = said
                 changed = True
-        if isinstance(delta, dict):
+            if isinstance(delta, dict) and len(delta) > 1:
+                self.heard.other(number, delta)
+        elif isinstance(delta, dict) and delta:
             self.heard.other(number, delta)
         changed |= self._logprob(choice)
         reason = choice.get("finish_reason")
