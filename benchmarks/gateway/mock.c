@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { STREAM_CHUNKS = 64, LONG_CHUNKS = 300, FLOOD_CHUNKS = 20000, BUCKETS = 40, BATCH = 256 };
+enum { STREAM_CHUNKS = 64, LONG_CHUNKS = 300, FLOOD_CHUNKS = 60000, BUCKETS = 40, BATCH = 256 };
 #define TICK_NS 250000ULL
 #define COMPLETION 582
 
