@@ -88,7 +88,7 @@ static void fault(void) {
 static void connect_to(struct conn *c) {
     struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int one = 1, small = 8192;
+    int one = 1, small = 65536;
     c->fd = socket(AF_INET, SOCK_STREAM, 0);
     if (slow > 0) setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     if (connect(c->fd, (struct sockaddr *)&there, sizeof there)) { perror("load: connect"); exit(1); }
