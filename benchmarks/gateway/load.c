@@ -29,7 +29,7 @@
 #include <unistd.h>
 
 enum { HEAD, BODY, SIZE, DATA, DATA_END, TRAILER };
-enum { BATCH = 256, MOST_ERRORS = 1000, DRAIN_S = 10, LINE = 4096 };
+enum { BATCH = 256, MOST_ERRORS = 1000, DRAIN_S = 30, LINE = 4096 };
 
 struct conn {
     int fd, busy, state, chunked, closes, status, done, next, events;
@@ -48,9 +48,9 @@ static struct conn *all;
 static uint64_t begin_at, from, until;
 static int stopping;
 
-static uint64_t n, n_window, events_total, events_window, errors, non200, skipped, lost, reordered, shorter, reconnects;
+static uint64_t n, n_window, events_total, events_window, errors, non200, skipped, lost, reordered, shorter, unfinished, reconnects;
 static uint64_t bytes_total;
-static uint32_t *times, *firsts;
+static uint64_t *times, *firsts; /* nanoseconds */
 static size_t times_n, times_room, firsts_n, firsts_room;
 static int last_status;
 
@@ -60,9 +60,9 @@ static uint64_t now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec;
 }
 
-static void note(uint32_t **list, size_t *size, size_t *room, uint64_t ns) {
+static void note(uint64_t **list, size_t *size, size_t *room, uint64_t ns) {
     if (*size == *room) *list = realloc(*list, (*room = *room ? *room * 2 : 4096) * sizeof **list);
-    (*list)[(*size)++] = (uint32_t)(ns > 4000000000ULL ? 4000000000ULL : ns);
+    (*list)[(*size)++] = ns;
 }
 
 static void make_request(void) {
@@ -88,7 +88,7 @@ static void fault(void) {
 static void connect_to(struct conn *c) {
     struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int one = 1, small = 8192;
+    int one = 1, small = 65536;
     c->fd = socket(AF_INET, SOCK_STREAM, 0);
     if (slow > 0) setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     if (connect(c->fd, (struct sockaddr *)&there, sizeof there)) { perror("load: connect"); exit(1); }
@@ -199,7 +199,7 @@ static void heads(struct conn *c) {
     c->head_used = 0;
 }
 
-/* Take in what came; false when the answer was at its end. */
+/* Take in what came. */
 static void parse(struct conn *c, const char *at, size_t size) {
     while (size) {
         if (c->state == BODY || c->state == DATA) {
@@ -261,12 +261,12 @@ static void slow_reads(uint64_t now) {
 }
 
 static int by_size(const void *a, const void *b) {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     return x < y ? -1 : x > y;
 }
 
-static double at_share(const uint32_t *list, size_t size, double share) {
-    return size ? list[(size_t)(share * (double)(size - 1) + 0.5)] / 1e3 : 0;
+static double at_share(const uint64_t *list, size_t size, double share) {
+    return size ? (double)list[(size_t)(share * (double)(size - 1) + 0.5)] / 1e3 : 0;
 }
 
 static void print(void) {
@@ -274,10 +274,10 @@ static void print(void) {
     qsort(firsts, firsts_n, sizeof *firsts, by_size);
     printf("{\"n\":%lu,\"rps\":%.1f,\"p50_us\":%.1f,\"p90_us\":%.1f,\"p99_us\":%.1f,\"first_p50_us\":%.1f,"
            "\"events\":%lu,\"events_per_s\":%.1f,\"bytes\":%lu,\"errors\":%lu,\"non200\":%lu,\"last_status\":%d,"
-           "\"skipped\":%lu,\"lost\":%lu,\"reordered\":%lu,\"short\":%lu,\"reconnects\":%lu}\n",
+           "\"skipped\":%lu,\"lost\":%lu,\"reordered\":%lu,\"short\":%lu,\"unfinished\":%lu,\"reconnects\":%lu}\n",
            n, (double)n_window / seconds, at_share(times, times_n, .5), at_share(times, times_n, .9),
            at_share(times, times_n, .99), at_share(firsts, firsts_n, .5), events_total, (double)events_window / seconds,
-           bytes_total, errors, non200, last_status, skipped, lost, reordered, shorter, reconnects);
+           bytes_total, errors, non200, last_status, skipped, lost, reordered, shorter, unfinished, reconnects);
 }
 
 static void options(int argc, char **argv) {
@@ -313,9 +313,10 @@ static uint64_t due(uint64_t next, uint64_t now) {
     return next;
 }
 
-static int any_busy(void) {
-    for (int i = 0; i < conns; i++) if (all[i].busy) return 1;
-    return 0;
+static uint64_t in_flight(void) {
+    uint64_t busy = 0;
+    for (int i = 0; i < conns; i++) busy += (uint64_t)all[i].busy;
+    return busy;
 }
 
 int main(int argc, char **argv) {
@@ -336,8 +337,8 @@ int main(int argc, char **argv) {
         if (now >= until) {
             if (leave || slow > 0) break;
             stopping = 1;
-            if (!any_busy()) break;
-            if (now > until + DRAIN_S * 1000000000ULL) { fault(); break; }
+            if (!in_flight()) break;
+            if (now > until + DRAIN_S * 1000000000ULL) { unfinished = in_flight(); break; }
         }
         if (rate > 0) next = due(next, now);
         uint64_t wake = rate > 0 && next < until ? next : now < until ? until : now + 50000000ULL;

@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { STREAM_CHUNKS = 64, LONG_CHUNKS = 300, FLOOD_CHUNKS = 20000, BUCKETS = 40, BATCH = 256 };
+enum { STREAM_CHUNKS = 64, LONG_CHUNKS = 300, FLOOD_CHUNKS = 60000, BUCKETS = 40, BATCH = 256 };
 #define TICK_NS 250000ULL
 #define COMPLETION 582
 
@@ -43,7 +43,7 @@ static int poller;
 static struct conn wheel[BUCKETS];
 static int paced_streams;
 static uint64_t tick;               /* ticks that the wheel has made */
-static uint64_t requests, active, aborted, cut;
+static uint64_t requests, active, aborted, completed, cut;
 static char completion[COMPLETION + 1];
 static struct conn *dead;
 
@@ -125,6 +125,7 @@ static void pump(struct conn *c) {
         if (c->streaming && c->next == c->total && c->out_at == c->out_len) {
             c->streaming = 0;
             active--;
+            completed++;
             unpace(c);
         }
     }
@@ -189,8 +190,8 @@ static void handle(struct conn *c, const char *head, const char *body, size_t si
             length = sprintf(text, "{\"object\":\"list\",\"data\":[{\"id\":\"mock\",\"object\":\"model\",\"created\":1,"
                                    "\"owned_by\":\"mock\"}]}");
         else if (!memcmp(head + 4, "/stats ", 7))
-            length = sprintf(text, "{\"requests\":%lu,\"active\":%lu,\"aborted\":%lu,\"held_back\":%lu}", requests, active,
-                             aborted, cut);
+            length = sprintf(text, "{\"requests\":%lu,\"active\":%lu,\"aborted\":%lu,\"completed\":%lu,\"held_back\":%lu}",
+                             requests, active, aborted, completed, cut);
         else
             length = sprintf(text, "{\"status\":\"ok\",\"model_path\":\"mock\"}");
         put(c, "application/json", text, (size_t)length);
@@ -269,8 +270,10 @@ static void receive(struct conn *c) {
 
 static void welcome(int listener) {
     for (int fd; (fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0;) {
-        int one = 1;
+        int one = 1, buffer = 131072;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        /* What a gateway leaves unread shall stay with the engine, and not fill megabytes of the kernel. */
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
         struct conn *c = calloc(1, sizeof *c);
         c->fd = fd;
         c->in = malloc((c->room = 16384) + 1);

@@ -9,12 +9,13 @@ import os
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 15.0
+"""How long a server may take to notice that its clients have gone."""
 _WORDS = "A customer asks why the lamp stays red although the reset button was pressed for five seconds. "
 
 
@@ -44,9 +45,9 @@ PHASES = (
     Phase("D", "open loop, 50 req/s", 8, 4.0, lead=0.5, rate=50.0),
     Phase("B", "burst streams", 16, 1.0, chunks=64),
     Phase("C", "64 paced streams", 64, 1.95, mode="-paced", chunks=64),
-    Phase("F", "500 paced streams", 500, 2.6, lead=0.7, mode="-paced", chunks=64),
-    Phase("G", "500 streams of 300 numbered chunks", 500, 3.5, lead=0.7, mode="-long", chunks=300),
-    Phase("S", "100 slow readers that vanish", 100, 4.0, mode="-flood", chunks=20_000, slow=65_536),
+    Phase("F", "500 paced streams", 500, 2.6, lead=1.0, mode="-paced", chunks=64),
+    Phase("G", "500 streams of 300 numbered chunks", 500, 5.0, lead=1.0, mode="-long", chunks=300),
+    Phase("S", "50 slow readers that vanish", 50, 4.0, mode="-flood", chunks=60_000, slow=16_384),
 )
 """In the order in which they run: latency before the streams, of which some servers take long to recover."""
 
@@ -62,23 +63,28 @@ class Target:
 
 
 class Bench:
-    """Runs loads against targets; `load` is the program, `folder` takes the bodies, `upstream` is the mock's port."""
+    """Runs loads against targets; `load` is the program, `folder` takes the bodies, `mock` is what answers in the end.
 
-    def __init__(self, load: Path, folder: Path, upstream: int) -> None:
+    With `hurried` every phase has its processes run before all others of the machine, not only that of latencies.
+    """
+
+    def __init__(self, load: Path, folder: Path, mock: Target, hurried: bool = False) -> None:
         self._load = load
         self._folder = folder
-        self._upstream = upstream
+        self._mock = mock
+        self._hurried = hurried
 
     def measure(self, target: Target, phase: Phase) -> dict[str, Any]:
         """The figures of one phase; `void` says why they do not count, where they do not."""
         if phase.warm:
-            self._run(target, phase, phase.warm)
-        with contextlib.ExitStack() as stack:
-            if phase.rate:
-                stack.enter_context(realtime(target.group))
+            self._run(self._command(target, phase, phase.warm))
+        first = phase.rate or self._hurried
+        with realtime((target.group, self._mock.group)) if first else contextlib.nullcontext(False) as allowed:
+            command = [*(("chrt", "-r", "1") if allowed else ()), *self._command(target, phase, phase.seconds)]
             before = cpu_ns(target.group)
-            found = self._slow(target, phase) if phase.slow else self._run(target, phase, phase.seconds)
+            found = self._slow(target, phase, command) if phase.slow else self._run(command)
             used = (cpu_ns(target.group) - before) / 1e3
+        found["realtime"] = allowed
         found["cpu_us"] = used
         found["cpu_us_per_request"] = used / found["n"] if found["n"] else None
         found["cpu_us_per_chunk"] = used / found["events"] if found["events"] else None
@@ -88,29 +94,33 @@ class Bench:
 
     def stats(self) -> dict[str, int]:
         """What the mock has seen."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._upstream}/stats", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._mock.port}/stats", timeout=10) as answer:
             found: dict[str, int] = json.load(answer)
         return found
 
-    def _slow(self, target: Target, phase: Phase) -> dict[str, Any]:
+    def _slow(self, target: Target, phase: Phase, command: list[str]) -> dict[str, Any]:
         """Readers that take a trickle and then go: what they cost in memory, and what they leave behind."""
         before, stats = pss_mb(target.group), self.stats()
         highest = before
-        process = subprocess.Popen(self._command(target, phase, phase.seconds), stdout=subprocess.PIPE)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
         while process.poll() is None:
             time.sleep(0.2)
             highest = max(highest, pss_mb(target.group))
         found: dict[str, Any] = json.loads(process.communicate()[0])
-        end = time.monotonic() + SETTLE_SECONDS
-        while (left := self.stats())["active"] and time.monotonic() < end:
+        end, left = time.monotonic() + SETTLE_SECONDS, stats
+        while time.monotonic() < end:
+            left = self.stats()
+            # A server that is behind may still have requests to begin with, although their clients have gone.
+            if left["requests"] - stats["requests"] == phase.connections and not left["active"]:
+                break
             time.sleep(0.05)
         found["kb_per_reader"] = (highest - before) * 1e3 / phase.connections
+        found["reached"] = left["requests"] - stats["requests"]
         found["stuck"] = left["active"]
         found["cancelled"] = left["aborted"] - stats["aborted"]
         return found
 
-    def _run(self, target: Target, phase: Phase, seconds: float) -> dict[str, Any]:
-        command = self._command(target, phase, seconds)
+    def _run(self, command: list[str]) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"the load failed: {done.stderr}")
@@ -140,7 +150,9 @@ class Bench:
 
 
 def _void(found: dict[str, Any], phase: Phase) -> str:
-    faults = [name for name in ("errors", "non200", "skipped", "lost", "reordered", "short") if found[name]]
+    faults = [
+        name for name in ("errors", "non200", "skipped", "lost", "reordered", "short", "unfinished") if found[name]
+    ]
     if not phase.slow and not found["n"]:
         faults.append("n")
     return ", ".join(
@@ -181,17 +193,17 @@ def pss_mb(group: int) -> float:
 
 
 @contextlib.contextmanager
-def realtime(group: int) -> Iterator[bool]:
-    """Have a group run before everything else on its core, where that is allowed; says whether it is."""
-    tids = [int(folder.rsplit("/", 1)[1]) for folder in threads(group)]
+def realtime(groups: Sequence[int]) -> Iterator[bool]:
+    """Have process groups run before everything else on their cores, where that is allowed; says whether it is."""
+    tids = [int(folder.rsplit("/", 1)[1]) for group in groups for folder in threads(group)]
     try:
         for tid in tids:
             os.sched_setscheduler(tid, os.SCHED_RR, os.sched_param(1))
+        allowed = True
     except OSError:
-        yield False
-        return
+        allowed = False
     try:
-        yield True
+        yield allowed
     finally:
         for tid in tids:
             with contextlib.suppress(OSError):

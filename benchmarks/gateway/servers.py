@@ -56,6 +56,8 @@ class Kind:
     probe: str = "/health"
     environment: dict[str, str] = field(default_factory=dict)
     version: Callable[[], str] = lambda: ""
+    records: Callable[[Path], int] | None = None
+    """How many requests it has on its disk."""
 
 
 class Server:
@@ -178,6 +180,15 @@ def _arm(place: Place, mode: str, name: str, share: float, price: PriceSettings)
     )  # fmt: skip
 
 
+def noria_records(folder: Path) -> int:
+    """The interactions in the segments of a gateway that has ended."""
+    count = 0
+    for file in sorted((folder / "segments").glob("*.jsonl")):
+        with file.open("rb") as lines:
+            count += sum(b'"kind":"interaction"' in line for line in lines)
+    return count
+
+
 def _noria(place: Place, routes: dict[str, Route], grant: KeyGrant, rules: GatewaySettings) -> list[str]:
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     snapshot = Snapshot(version=1, routes=routes, keys={digest: grant}, gateway=rules.model_dump(mode="json"))
@@ -199,11 +210,12 @@ def router(program: str, *words: str) -> Callable[[Place], list[str]]:
 
 
 def litellm(place: Place) -> list[str]:
+    upstream = f"http://127.0.0.1:{place.upstream}/v1"
     models = [
         {
             "model_name": f"mock{mode}",
             "litellm_params": {
-                "model": f"hosted_vllm/mock{mode}", "api_base": f"http://127.0.0.1:{place.upstream}/v1", "api_key": "none",
+                "model": f"hosted_vllm/mock{mode}", "api_base": upstream, "api_key": "none",
             },
         }
         for mode in MODES
@@ -251,8 +263,8 @@ def noria_version() -> str:
 _LITELLM = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
 KINDS = (
     Kind("nginx", nginx, probe="/", version=nginx_version),
-    Kind("noria", noria, model="desk", version=noria_version),
-    Kind("noria-bare", noria_bare, model="desk", version=noria_version),
+    Kind("noria", noria, model="desk", version=noria_version, records=noria_records),
+    Kind("noria-bare", noria_bare, model="desk", version=noria_version, records=noria_records),
     Kind("vllm-router", router("vllm-router"), packages=("vllm-router",), version=installed("vllm-router")),
     Kind("smg", router("smg", "launch"), packages=("smg",), version=installed("smg")),
     Kind(
