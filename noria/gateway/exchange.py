@@ -46,7 +46,6 @@ _EVENTS: tuple[Header, ...] = (
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
-_TEMPORARY = (502, 503, 504)
 
 
 class Exchange:
@@ -205,7 +204,7 @@ class Exchange:
                 else:
                     fault = Unavailable(f"the engine cannot be reached: {error}", "try again in a moment")
             except EngineFault as error:
-                if error.status not in _TEMPORARY:
+                if not error.passing:
                     raise
                 fault = error
         return fault
