@@ -22,6 +22,7 @@ import uvloop
 from noria.backends.clock import SystemClock
 from noria.errors import Invalid, NoriaError, Unavailable
 from noria.gateway.app import build
+from noria.gateway.edge import Edge
 from noria.gateway.limits import Ledger
 from noria.gateway.snapshot import SnapshotFile
 from noria.ports import Index
@@ -53,6 +54,10 @@ class GatewayServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Of uvicorn, ten times a second: whether to stop."""
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in [each for each in self.server_state.connections if isinstance(each, Edge)]:
+                connection.check(now)
         return await super().on_tick(counter) or os.getppid() != self._parent
 
 
@@ -83,7 +88,7 @@ def serve(state: Path, host: str, port: int, parent: int) -> None:
         limits = stack.enter_context(contextlib.closing(Ledger(state / "limits.bin")))
         config = uvicorn.Config(
             build(snapshots, recorder, limits, SystemClock(), secret),
-            http="httptools", ws="none", lifespan="on", interface="asgi3", access_log=False, log_config=None,
+            http=Edge, ws="none", lifespan="on", interface="asgi3", access_log=False, log_config=None,
             log_level="warning", server_header=False, proxy_headers=False, backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=DRAIN_SECONDS,
         )  # fmt: skip
@@ -177,9 +182,8 @@ def _write_url(file: Path, listener: socket.socket) -> None:
 
 def _require_fast_stack(config: uvicorn.Config) -> None:
     """Refuse to serve on uvicorn's slow fall-backs, which it takes without a word."""
-    parser = config.http_protocol_class
-    if getattr(parser, "__name__", "") != "HttpToolsProtocol":
-        raise Unavailable("uvicorn does not use httptools", "pip install httptools")
+    if config.http_protocol_class is not Edge:
+        raise Unavailable("uvicorn does not use the gateway's protocol", "install the version in constraints.txt")
     if not isinstance(asyncio.get_running_loop(), uvloop.Loop):
         raise Unavailable("the event loop is not uvloop's", "pip install uvloop")
 

@@ -47,7 +47,7 @@ _EVENTS: tuple[Header, ...] = (
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
-_TEMPORARY = (502, 503, 504)
+_OBJECTS = {dict}
 
 
 class Exchange:
@@ -141,7 +141,7 @@ class Exchange:
 
     def _note(self, turn: Turn, found: dict[str, Any], headers: Mapping[bytes, bytes]) -> None:
         messages = found.get("messages")
-        if isinstance(messages, list):
+        if isinstance(messages, list) and {*map(type, messages)} <= _OBJECTS:
             turn.messages = messages
         turn.request = found
         model = found.get("model")
@@ -181,6 +181,8 @@ class Exchange:
                         return reply, first
                     fault = engine_fault(reply.status, await reply.read())
                     (breaker.failed if reply.status >= 500 else breaker.succeeded)()
+                    if not fault.passing:
+                        raise fault
                 except UpstreamError as error:
                     breaker.failed(error.slow)
                     fault = _unreachable(error)
@@ -191,8 +193,6 @@ class Exchange:
                         breaker.dropped()
                     raise
                 _release(turn)
-                if fault.status not in _TEMPORARY:
-                    raise fault
             if fault is not None and fault.status != 503:
                 break
         raise fault or Unavailable("the engine is not answering", "try again in a moment")

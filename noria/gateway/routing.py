@@ -204,7 +204,7 @@ class Replicas:
 
     def outstanding(self) -> Mapping[str, int]:
         """Requests in flight by address."""
-        return {each.endpoint.url: each.outstanding for each in self.known.values() if each.outstanding}
+        return {each.endpoint.url: each.outstanding for each in list(self.known.values()) if each.outstanding}
 
     def _one(self, endpoint: Endpoint) -> Replica:
         found = self.known.get(endpoint)

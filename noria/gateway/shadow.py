@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
-from noria.errors import NoriaError
+from noria.errors import NoriaError, Unavailable
 from noria.gateway.answers import Heard, read
 from noria.gateway.ask import Ask
-from noria.gateway.client import Pool, UpstreamError
+from noria.gateway.client import Pool, Reply, UpstreamError
 from noria.gateway.faults import engine_fault
 from noria.gateway.record import Journal, Turn
-from noria.gateway.routing import Live, LiveArm, pick
+from noria.gateway.routing import Live, LiveArm, Replica, pick
 from noria.types import new_id
 
 MOST = 64
@@ -51,26 +52,38 @@ class Shadows:
         if replica is None:
             return
         copy.arm, copy.heard = arm, Heard(ask.choices)
-        replica.breaker.sent()
         replica.outstanding += 1
         try:
-            plain = _unstreamed(ask)
-            prepared = ask.api.prepare(live, arm, plain)
+            prepared = ask.api.prepare(live, arm, _unstreamed(ask))
             copy.context = prepared.context
-            reply = await self._pool.post(replica.target(ask.api.path), prepared.body, stream=False)
+            reply = await self._post(replica, ask.api.path, prepared.body)
             if reply.status != 200:
                 raise engine_fault(reply.status, await reply.read())
             read(reply.body or b"", copy.heard, copy.model, live.task is not None, True, None)
-            replica.breaker.succeeded()
             copy.ended(200, None)
         except UpstreamError as error:
-            replica.breaker.failed()
             copy.ended(502, str(error))
         except NoriaError as error:
             copy.ended(error.status, error.fact)
         finally:
             replica.outstanding -= 1
-            self._journal.finish(copy)
+            # A record that the disk refuses is counted; nobody waits for the answer that it would withhold.
+            with suppress(Unavailable):
+                self._journal.finish(copy)
+
+    async def _post(self, replica: Replica, path: str, body: bytes) -> Reply:
+        """Ask, and tell the breaker how it went, whatever that was: a probe without an outcome would block it."""
+        replica.breaker.sent()
+        try:
+            reply = await self._pool.post(replica.target(path), body, stream=False)
+        except UpstreamError as error:
+            replica.breaker.failed(error.slow)
+            raise
+        except asyncio.CancelledError:
+            replica.breaker.dropped()
+            raise
+        (replica.breaker.failed if reply.status >= 500 else replica.breaker.succeeded)()
+        return reply
 
 
 def _unstreamed(ask: Ask) -> Ask:
