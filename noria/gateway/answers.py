@@ -11,8 +11,14 @@ import orjson
 from noria import prompts
 from noria.gateway.wire import EngineFault
 
-_BESIDE = ("tool_calls", "reasoning", "reasoning_content", "refusal", "audio", "annotations", "function_call")
-"""Fields of a message that are output too."""
+_MESSAGE = frozenset(("role", "content"))
+_CHOICE = frozenset(("index", "message", "delta", "text", "finish_reason", "logprobs"))
+_DOCUMENT = frozenset((
+    "id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "timings",
+))  # fmt: skip
+"""Fields that the record has in places of their own, or that say nothing of the answer; any other is output."""
+_PIECEMEAL = frozenset(("arguments", "data", "transcript"))
+"""Fields of objects that a stream brings in pieces."""
 
 
 @dataclass(slots=True)
@@ -27,6 +33,9 @@ class Heard:
     pieces: int = 0
     """Pieces of a stream that had any output: about one a token."""
     beside: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Output beside the text, by choice."""
+    whole: Any = None
+    """The engine's whole answer, where it is not made of choices."""
     _logprob: float = 0.0
     _counted: int = 0
     _parts: list[list[str]] = field(default_factory=list)
@@ -43,16 +52,33 @@ class Heard:
             self.texts[number] = self.texts[number] or text
 
     def other(self, number: int, message: Mapping[str, Any]) -> None:
-        """Output beside the text, in a message or in a piece of one."""
-        for name in _BESIDE:
-            value = message.get(name)
-            if value:
-                self.pieces += 1
-                found = self.beside.setdefault(number, {})
-                found[name] = _joined(found.get(name), value)
+        """Output beside the text, in a message or in a piece of one; fields that nobody here knows are output too."""
+        content = message.get("content")
+        if content and not isinstance(content, str):
+            self.pieces += 1
+            self._add(number, "content", content)
+        if message.keys() <= _MESSAGE:
+            return
+        before = len(self.beside.get(number, ()))
+        for name, value in message.items():
+            if value and name not in _MESSAGE:
+                before = -1
+                self._add(number, name, value)
+        self.pieces += before < 0
+
+    def around(self, number: int, choice: Mapping[str, Any]) -> None:
+        """What an engine says of a choice beside its message."""
+        if not choice.keys() <= _CHOICE:
+            for name, value in choice.items():
+                if name not in _CHOICE and value is not None:
+                    self.beside.setdefault(number, {})[name] = value
 
     def usage(self, document: Mapping[str, Any]) -> None:
-        """Token counts in an answer or a chunk, wherever the engine puts them."""
+        """Token counts in an answer or a chunk, wherever the engine puts them, and fields that nobody here knows."""
+        if "choices" in document and not document.keys() <= _DOCUMENT:
+            for name, value in document.items():
+                if name not in _DOCUMENT and value is not None:
+                    self.beside.setdefault(0, {})[name] = value
         usage = document.get("usage")
         if isinstance(usage, dict):
             prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
@@ -92,11 +118,17 @@ class Heard:
         """Mean log-probability of the tokens, in nats; None where the engine gave none."""
         return self._logprob / self._counted if self._counted else None
 
-    def output(self) -> list[dict[str, Any]] | None:
-        """All choices, where they are more than one plain text."""
+    def output(self) -> Any:
+        """All choices, where they are more than one plain text; or the whole answer, where it has none."""
+        if self.whole is not None:
+            return self.whole
         if self.choices == 1 and not self.beside:
             return None
         return [{"text": "".join(parts), **self.beside.get(number, {})} for number, parts in enumerate(self._parts)]
+
+    def _add(self, number: int, name: str, value: Any) -> None:
+        found = self.beside.setdefault(number, {})
+        found[name] = _joined(found.get(name), value)
 
 
 def read(
@@ -115,13 +147,15 @@ def read(
             message = choice.get("message")
             holder, name = (message, "content") if isinstance(message, dict) else (choice, "text")
             text = holder[name] if name == "text" else holder.get(name)
-            number = min(place, heard.choices - 1)
+            index = choice.get("index")
+            number = index if isinstance(index, int) and 0 <= index < heard.choices else min(place, heard.choices - 1)
             if isinstance(text, str):
                 said = prompts.answer_of(text) if strip else text
                 heard.text(number, said)
                 holder[name] = filtered(number, said) if filtered is not None else said
             if isinstance(message, dict):
                 heard.other(number, message)
+            heard.around(number, choice)
             if choice.get("logprobs") is not None:
                 heard.logprobs(choice["logprobs"])
                 if not logprobs:
@@ -142,6 +176,14 @@ def _joined(before: Any, value: Any) -> Any:
         return before + value
     if isinstance(before, list) and isinstance(value, list):
         return _calls(before, value)
+    if isinstance(before, dict) and isinstance(value, dict):
+        return {
+            **before,
+            **{
+                name: f"{before[name]}{more}" if name in _PIECEMEAL and isinstance(before.get(name), str) else more
+                for name, more in value.items()
+            },
+        }
     return value
 
 

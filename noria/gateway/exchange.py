@@ -13,8 +13,6 @@ from noria.errors import Denied, Invalid, NoriaError, NotFound, Unavailable
 from noria.gateway.answers import Heard, read
 from noria.gateway.ask import Api, Ask
 from noria.gateway.client import Pool, Reply, UpstreamError
-from noria.gateway.events import AnswerStream
-from noria.gateway.faults import engine_fault
 from noria.gateway.guard import Guards
 from noria.gateway.inflight import Inflight
 from noria.gateway.limits import Ledger
@@ -34,7 +32,6 @@ from noria.gateway.wire import (
     error_body,
     error_headers,
     read_body,
-    read_object,
 )
 from noria.ports import Clock
 
@@ -47,6 +44,8 @@ _EVENTS: tuple[Header, ...] = (
     (b"x-accel-buffering", b"no"),
 )
 _TEMPORARY = (502, 503, 504)
+NOT_IMPLEMENTED = 501
+"""An engine that lacks an endpoint is in good health."""
 
 
 class Exchange:
@@ -112,13 +111,18 @@ class Exchange:
 
     def _admit(self, turn: Turn, api: Api, holder: Holder, body: bytes, headers: Mapping[bytes, bytes]) -> Ask:
         """Check the request; what can be known of it is noted for the record first, also where it is refused."""
-        found = read_object(body)
+        found = api.read(body, turn.query)
         self._note(turn, found, headers)
         view = self._snapshots.current
+        if not turn.model:
+            turn.model = api.unnamed([each for each in view.open_to(holder.grant) if view.live[each].task is not None])
         live = self._route(turn, holder)
         turn.deadline = turn.began + _deadline(headers, view.rules.deadline)
         ask = api.parse(found, view.rules, len(body))
         turn.stream = ask.stream
+        turn.messages = ask.messages or turn.messages
+        for name in api.told:
+            turn.request.pop(name, None)
         if ask.choices != 1:
             turn.heard = Heard(ask.choices)
         task = view.tasks.get(turn.model)
@@ -150,7 +154,8 @@ class Exchange:
         view = self._snapshots.current
         found = view.live.get(turn.model)
         if found is None:
-            raise NotFound(f"there is no model '{turn.model}'", f"known are: {', '.join(sorted(view.live)) or 'none'}")
+            names = [] if holder is None else view.open_to(holder.grant)
+            raise NotFound(f"there is no model '{turn.model}'", f"known are: {', '.join(names) or 'none'}")
         turn.live = found
         if holder is not None:
             grant = holder.grant
@@ -221,7 +226,7 @@ class Exchange:
                 first = await reply.more() if ask.stream else b""
                 breaker.succeeded()
                 return reply, first
-            fault = engine_fault(reply.status, await reply.read())
+            fault = ask.api.fault(reply.status, await reply.read(), turn.engine)
         except UpstreamError as error:
             breaker.failed(error.slow)
             _release(turn)
@@ -232,7 +237,7 @@ class Exchange:
             else:
                 breaker.dropped()
             raise
-        (breaker.failed if reply.status >= 500 else breaker.succeeded)()
+        (breaker.failed if reply.status >= 500 and reply.status != NOT_IMPLEMENTED else breaker.succeeded)()
         _release(turn)
         raise fault
 
@@ -240,12 +245,10 @@ class Exchange:
         body = reply.body or b""
         if ask.api.generates:
             tasked = turn.live is not None and turn.live.task is not None
-            document = read(
-                body, turn.heard, turn.model, tasked and ask.api.name == "chat", ask.logprobs, self._outgoing(turn)
-            )
-            body = orjson.dumps(document)
+            document = read(body, turn.heard, turn.model, tasked and ask.api.chats, ask.logprobs, self._outgoing(turn))
+            body = orjson.dumps(ask.api.render(document, ask, turn))
         else:
-            turn.heard.usage(_object(body))
+            body = ask.api.relay(body, ask, turn)
         turn.ended(200, None)
         self._finish(turn)
         turn.started = True
@@ -253,9 +256,8 @@ class Exchange:
 
     async def _stream(self, turn: Turn, ask: Ask, reply: Reply, first: bytes, send: Send) -> None:
         tasked = turn.live is not None and turn.live.task is not None
-        stream = AnswerStream(
-            turn.heard, turn.model, ask.usage, strip=tasked and ask.api.name == "chat", logprobs=ask.logprobs
-        )
+        stream = ask.api.stream(ask, turn, strip=tasked and ask.api.chats)
+        turn.broken = stream.broken
         piece = first
         try:
             while piece and not stream.done and stream.error is None:
@@ -310,7 +312,7 @@ class Exchange:
             except Unavailable as unlogged:
                 error = unlogged
         if turn.started:
-            await send({"type": "http.response.body", "body": b"data: %b\n\n" % error_body(error)})
+            await send({"type": "http.response.body", "body": turn.broken(error)})
         else:
             names = _named(turn) if turn.logged else []
             await answer(send, error.status, error_body(error), [*error_headers(error), *names])
@@ -357,11 +359,3 @@ def _deadline(headers: Mapping[bytes, bytes], most: float) -> float:
     if not seconds > 0.0:
         raise Invalid(f"'x-noria-timeout' is '{wanted.decode(errors='replace')}'", "send seconds, such as 30")
     return min(seconds, most)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise EngineFault(502, "the engine's answer is not JSON") from error
-    return found if isinstance(found, dict) else {}

@@ -12,11 +12,12 @@ from typing import Any
 
 import orjson
 
-from noria.errors import Unavailable
+from noria.errors import NoriaError, Unavailable
 from noria.gateway.answers import Heard
 from noria.gateway.limits import Reservation
 from noria.gateway.metrics import OTHER, Metrics
 from noria.gateway.routing import Live, LiveArm, Replica, position
+from noria.gateway.wire import error_event
 from noria.ports import Recorder
 
 GONE = 499
@@ -40,6 +41,8 @@ class Turn:
     conversation: str
     trainable: bool = True
     trace: str | None = None
+    query: bytes = b""
+    """What stands after the question mark."""
     began: float = field(default_factory=time.perf_counter)
     model: str = ""
     live: Live | None = None
@@ -64,6 +67,8 @@ class Turn:
     """When it is given up, by the same clock as `began`."""
     started: bool = False
     """Whether the client was sent any part of an answer."""
+    broken: Callable[[NoriaError], bytes] = error_event
+    """The event that tells the client of an error when its stream has begun."""
     gone: bool = False
     """Whether the client has left."""
     mirrored: bool = False
@@ -87,6 +92,11 @@ class Turn:
     def served_by(self) -> str:
         """Name of what answered, empty before an engine was asked."""
         return self.arm.arm.served_by if self.arm is not None else ""
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that was asked, empty before."""
+        return self.arm.arm.engine if self.arm is not None else ""
 
     @property
     def tokens(self) -> tuple[int, int]:

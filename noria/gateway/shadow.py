@@ -68,7 +68,7 @@ class Shadows:
             reply = await self._pool.post(replica.target(ask.api.path), prepared.body, stream=False)
             if reply.status != 200:
                 raise engine_fault(reply.status, await reply.read())
-            read(reply.body or b"", copy.heard, copy.model, live.task is not None, True, None)
+            read(reply.body or b"", copy.heard, copy.model, live.task is not None and ask.api.chats, True, None)
             replica.breaker.succeeded()
             copy.ended(200, None)
         except UpstreamError as error:

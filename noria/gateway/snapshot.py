@@ -44,6 +44,14 @@ class View:
     tasks: Mapping[str, Subject]
     rules: GatewaySettings
 
+    def open_to(self, grant: KeyGrant) -> list[str]:
+        """The models that the holder of a key may ask, in order."""
+        return [
+            name
+            for name, live in sorted(self.live.items())
+            if (not grant.models or name in grant.models) and (live.task is not None or grant.role != "user")
+        ]
+
 
 class SnapshotFile:
     """Follows a snapshot file: `current` is the last good one.
