@@ -9,7 +9,7 @@ from noria.gateway.snapshot import Holder, View
 def unanswered(model: str, holder: Holder, view: View) -> NoriaError:
     """The error for a model that is not there or not for this key; it names no model that the key may not see."""
     grant = holder.grant
-    mine = ", ".join(name for name, live in sorted(view.live.items()) if holder.may_ask(live)) or "none"
+    mine = ", ".join(view.open_to(holder)) or "none"
     if model not in view.live:
         return NotFound(f"there is no model '{model}'", f"known are: {mine}")
     if grant.models:

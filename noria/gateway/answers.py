@@ -11,10 +11,14 @@ import orjson
 from noria import prompts
 from noria.gateway.wire import EngineFault
 
-_BESIDE = ("tool_calls", "reasoning", "reasoning_content", "refusal", "audio", "annotations", "function_call")
-"""Fields of a message that are output too."""
-_PLAIN = 2
-"""Fields of a message that has nothing but its role and its text."""
+_MESSAGE = frozenset(("role", "content"))
+_CHOICE = frozenset(("index", "message", "delta", "text", "finish_reason", "logprobs"))
+_DOCUMENT = frozenset((
+    "id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "timings",
+))  # fmt: skip
+"""Fields that the record has in places of their own, or that say nothing of the answer; any other is output."""
+_PIECEMEAL = frozenset(("arguments", "data", "transcript"))
+"""Fields of objects that a stream brings in pieces."""
 
 
 class Heard:
@@ -27,6 +31,8 @@ class Heard:
     """Pieces of a stream that had any output: about one a token."""
     beside: Mapping[int, dict[str, Any]] = MappingProxyType({})
     """Output of a choice that is not its text."""
+    whole: Any = None
+    """The engine's whole answer, where it is not made of choices."""
     _logprob = 0.0
     _counted = 0
 
@@ -41,16 +47,29 @@ class Heard:
             self._parts[number].append(text)
 
     def other(self, number: int, message: Mapping[str, Any]) -> None:
-        """Output beside the text, in a message or in a piece of one."""
-        for name in _BESIDE:
-            value = message.get(name)
-            if value:
-                self.pieces += 1
-                before = self.beside.get(number, {})
-                self.beside = {**self.beside, number: {**before, name: _joined(before.get(name), value)}}
+        """Output beside the text, in a message or in a piece of one; fields that nobody here knows are output too."""
+        found = {name: value for name, value in message.items() if value and name not in _MESSAGE}
+        content = message.get("content")
+        if content and not isinstance(content, str):
+            found["content"] = content
+        if found:
+            self.pieces += 1
+            before = self.beside.get(number, {})
+            self._add(number, {name: _joined(before.get(name), value) for name, value in found.items()})
+
+    def around(self, number: int, choice: Mapping[str, Any]) -> None:
+        """What an engine says of a choice beside its message."""
+        if not choice.keys() <= _CHOICE:
+            self._add(
+                number, {name: value for name, value in choice.items() if name not in _CHOICE and value is not None}
+            )
 
     def usage(self, document: Mapping[str, Any]) -> None:
-        """Token counts in an answer or a chunk, wherever the engine puts them."""
+        """Token counts in an answer or a chunk, wherever the engine puts them, and fields that nobody here knows."""
+        if "choices" in document and not document.keys() <= _DOCUMENT:
+            self._add(
+                0, {name: value for name, value in document.items() if name not in _DOCUMENT and value is not None}
+            )
         usage = document.get("usage")
         if isinstance(usage, dict):
             prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
@@ -100,11 +119,17 @@ class Heard:
         """Mean log-probability of the tokens, in nats; None where the engine gave none."""
         return self._logprob / self._counted if self._counted else None
 
-    def output(self) -> list[dict[str, Any]] | None:
-        """All choices, where they are more than one plain text."""
+    def output(self) -> Any:
+        """All choices, where they are more than one plain text; or the whole answer, where it has none."""
+        if self.whole is not None:
+            return self.whole
         if self.choices == 1 and not self.beside:
             return None
         return [{"text": "".join(parts), **self.beside.get(number, {})} for number, parts in enumerate(self._parts)]
+
+    def _add(self, number: int, found: Mapping[str, Any]) -> None:
+        if found:
+            self.beside = {**self.beside, number: {**self.beside.get(number, {}), **found}}
 
 
 def read(
@@ -121,13 +146,16 @@ def read(
         heard.usage(document)
         for place, choice in enumerate(choices):
             message = choice.get("message")
-            number = min(place, heard.choices - 1)
+            index = choice.get("index")
+            number = index if isinstance(index, int) and 0 <= index < heard.choices else min(place, heard.choices - 1)
             if message is None:
                 choice["text"] = _passed(choice["text"], number, heard, strip, filtered)
             else:
-                message["content"] = _passed(message.get("content"), number, heard, strip, filtered)
-                if len(message) > _PLAIN:
+                content = message.get("content")
+                message["content"] = _passed(content, number, heard, strip, filtered)
+                if not (type(content) is str and message.keys() <= _MESSAGE):
                     heard.other(number, message)
+            heard.around(number, choice)
             if choice.get("logprobs") is not None:
                 heard.logprobs(choice["logprobs"])
                 if not logprobs:
@@ -156,6 +184,14 @@ def _joined(before: Any, value: Any) -> Any:
         return before + value
     if isinstance(before, list) and isinstance(value, list):
         return _calls(before, value)
+    if isinstance(before, dict) and isinstance(value, dict):
+        return {
+            **before,
+            **{
+                name: f"{before[name]}{more}" if name in _PIECEMEAL and isinstance(before.get(name), str) else more
+                for name, more in value.items()
+            },
+        }
     return value
 
 

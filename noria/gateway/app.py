@@ -11,15 +11,16 @@ from contextlib import suppress
 import orjson
 
 from noria.errors import Denied, NoriaError, NotFound
-from noria.gateway import ask
 from noria.gateway.ask import Api
 from noria.gateway.client import Pool
+from noria.gateway.endpoints import APIS
 from noria.gateway.exchange import Exchange
 from noria.gateway.feedback import FeedbackDesk
 from noria.gateway.guard import Guards
 from noria.gateway.limits import Ledger
 from noria.gateway.metrics import CONTENT_TYPE, Metrics
 from noria.gateway.record import Ids, Journal, Turn, pseudonym
+from noria.gateway.routing import Live
 from noria.gateway.snapshot import Holder, SnapshotFile
 from noria.gateway.wire import (
     ClientGone,
@@ -37,10 +38,8 @@ from noria.guards.personal import find, scrub
 from noria.ports import Clock, Recorder
 
 _METHODS = {"/health": "GET", "/ready": "GET", "/metrics": "GET", "/models": "GET", "/feedback": "POST"}
-_APIS: Mapping[str, Api] = {
-    each.path: each for each in (ask.CHAT, ask.COMPLETIONS, ask.EMBEDDINGS, ask.RERANK, ask.CLASSIFY, ask.TOKENIZE)
-}
-_HOT: Mapping[str, Api] = {**_APIS, **{f"/v1{path}": api for path, api in _APIS.items()}}
+_HOT: Mapping[str, Api] = {**APIS, **{f"/v1{path}": api for path, api in APIS.items()}}
+_MODEL = "/models/"
 _OPEN = ("/health", "/ready", "/metrics")
 """Paths without a key: they tell nothing of anybody."""
 _TRACE = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -78,32 +77,34 @@ class Gateway:
         api = _HOT.get(scope["path"])
         try:
             if api is not None and scope["method"] == "POST":
-                await self._infer(api, dict(scope["headers"]), receive, send)
+                await self._infer(api, scope, receive, send)
             else:
                 await self._other(_path(scope), scope, receive, send)
         except NoriaError as error:
             self._metrics.refused.labels(str(error.status)).inc()
             headers = error_headers(error)
             if isinstance(error, WrongMethod):
-                headers.append((b"allow", _METHODS.get(_path(scope), "POST").encode()))
+                headers.append((b"allow", (_method(_path(scope)) or "POST").encode()))
             await answer(send, error.status, error_body(error), headers)
         except ClientGone:
             return
 
-    async def _infer(self, api: Api, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+    async def _infer(self, api: Api, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
         holder = self._holder(headers)
         at = self._clock.now()
         seconds = at.timestamp()
         turn = Turn(self._ids.make(seconds), at, seconds, api.name, self._pseudonym(holder.grant.name), holder.grant.id)
+        turn.query = scope.get("query_string", b"")
         trace = headers.get(b"traceparent")
         if trace is not None and _TRACE.fullmatch(trace):
             turn.trace = trace.decode()
         await self._exchange.serve(turn, api, holder, headers, receive, send)
 
     async def _other(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        method = "POST" if path in _APIS else _METHODS.get(path)
+        method = _method(path)
         if method is None:
-            known = ", ".join(f"/v1{each}" for each in (*_APIS, "/models", "/feedback"))
+            known = ", ".join(f"/v1{each}" for each in (*APIS, "/models", "/feedback"))
             raise NotFound(f"there is no path '{scope['path']}'", f"known are: {known}")
         if scope["method"] != method:
             raise WrongMethod(f"'{scope['path']}' does not take {scope['method']}", f"use {method}")
@@ -114,6 +115,8 @@ class Gateway:
         holder = self._holder(headers)
         if path == "/models":
             await answer(send, 200, self._models(holder))
+        elif path.startswith(_MODEL):
+            await answer(send, 200, self._model(holder, path.removeprefix(_MODEL)))
         else:
             body = read_object(await read_body(headers, receive, self._snapshots.current.rules.body_bytes))
             await answer(send, 200, orjson.dumps({"id": self._feedback.take(body, holder.grant.name)}))
@@ -150,12 +153,16 @@ class Gateway:
         return orjson.dumps({"status": "ok", "snapshot": version, "inflight": inflight})
 
     def _models(self, holder: Holder) -> bytes:
-        models = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "noria"}
-            for name, live in sorted(self._snapshots.current.live.items())
-            if holder.may_ask(live)
-        ]
+        view = self._snapshots.current
+        models = [_described(view.live[name]) for name in view.open_to(holder)]
         return orjson.dumps({"object": "list", "data": models})
+
+    def _model(self, holder: Holder, name: str) -> bytes:
+        view = self._snapshots.current
+        names = view.open_to(holder)
+        if name not in names:
+            raise NotFound(f"there is no model '{name}'", f"known are: {', '.join(names) or 'none'}")
+        return orjson.dumps(_described(view.live[name]))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -183,6 +190,19 @@ def build(snapshots: SnapshotFile, recorder: Recorder, limits: Ledger, clock: Cl
 
 def _drops(snapshots: SnapshotFile) -> bool:
     return snapshots.current.rules.log_full == "drop"
+
+
+def _method(path: str) -> str | None:
+    """The method that a path takes; None where there is no such path."""
+    if path in APIS:
+        return "POST"
+    return "GET" if path.startswith(_MODEL) else _METHODS.get(path)
+
+
+def _described(live: Live) -> dict[str, object]:
+    """A model in OpenAI's form: tasks are noria's, all others belong to the engine that has them."""
+    owner = "noria" if live.task is not None else live.arms[0].arm.engine
+    return {"id": live.name, "object": "model", "created": 0, "owned_by": owner}
 
 
 def _path(scope: Scope) -> str:

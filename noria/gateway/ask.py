@@ -5,7 +5,7 @@ Fields that nobody here knows pass through untouched: engines know more of them 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,13 +13,19 @@ import orjson
 
 from noria import prompts
 from noria.errors import Invalid
+from noria.gateway.events import AnswerStream
+from noria.gateway.faults import engine_fault, said
+from noria.gateway.record import Turn
 from noria.gateway.routing import Live, LiveArm
+from noria.gateway.wire import EngineFault, read_object
 from noria.settings import GatewaySettings
 
 _OURS: Final = frozenset(("metadata", "store", "user", "max_completion_tokens", "safety_identifier", "service_tier"))
 """Fields of a chat request that are for noria or renamed, and are not sent on."""
 _ROLES: Final = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 _PLAIN: Final = ("user", "assistant", "system")
+_LACKING: Final = (404, 405, 501)
+"""How engines say that they have no such endpoint."""
 CHARS_PER_TOKEN: Final = 4
 """For estimates where an engine does not count: the usual ratio for English."""
 
@@ -52,7 +58,7 @@ class Ask:
             if not isinstance(options, dict):
                 raise Invalid("'stream_options' is not an object", 'send {"include_usage": true}')
             self.usage = bool(options.get("include_usage"))
-        self.max_tokens = _max_tokens(body, rules.max_tokens)
+        self.max_tokens = longest(body, rules.max_tokens)
         if "n" in body:
             self.choices = _choices(body["n"], rules.choices)
         if "stop" in body:
@@ -60,6 +66,8 @@ class Ask:
 
     def tokens(self, live: Live) -> int:
         """Most tokens that it will use, estimated before an engine has counted them."""
+        if not self.api.generates:
+            return self.size // CHARS_PER_TOKEN
         default = live.task.max_tokens if live.task else 256
         return self.size // CHARS_PER_TOKEN + (self.max_tokens or default) * self.choices
 
@@ -82,17 +90,35 @@ class Api:
 
     generates = False
     """Whether it produces text, whose length the caller limits."""
+    chats = False
+    """Whether it is a conversation, to which a task's prompt definition belongs."""
+    told: tuple[str, ...] = ()
+    """Fields of the body that the record has among its messages already."""
 
-    def __init__(self, name: str, path: str, texts: Sequence[str] = ()) -> None:
-        """`texts` names the fields that hold the caller's words; the first one must be there."""
+    def __init__(self, name: str, path: str, texts: Sequence[str] = (), *, kept: bool = False) -> None:
+        """`texts` names the fields that hold the caller's words and must be there.
+
+        `kept` is whether the engine's whole answer goes into the record; vectors and token ids would only fill it.
+        """
         self.name = name
         self.path = path
         self._texts = tuple(texts)
+        self._kept = kept
+
+    def read(self, body: bytes, query: bytes) -> dict[str, Any]:
+        """The fields of a request; raises Invalid."""
+        return read_object(body)
+
+    def unnamed(self, tasks: Sequence[str]) -> str:
+        """The model of a request that names none, for a caller who may ask these tasks; empty where it must."""
+        return ""
 
     def parse(self, body: Mapping[str, Any], rules: GatewaySettings, size: int) -> Ask:
         """Check a request; raises Invalid with the field that is wrong."""
-        if self._texts and not body.get(self._texts[0]):
-            raise Invalid(f"'{self._texts[0]}' is missing or empty", f"send {self._texts[0]}")
+        for name in self._texts:
+            value = body.get(name)
+            if not isinstance(value, str | list) or not value:
+                raise Invalid(f"'{name}' is missing, empty or no text", f"send {' and '.join(self._texts)}")
         return Ask(self, body, size)
 
     def texts(self, ask: Ask) -> list[str]:
@@ -106,14 +132,52 @@ class Api:
         body.update(arm.arm.extra)
         return Prepared(orjson.dumps(body))
 
+    def fault(self, status: int, body: bytes, engine: str) -> EngineFault:
+        """What an engine's answer that has not status 200 means to the client."""
+        if status not in _LACKING:
+            return engine_fault(status, body)
+        message, _ = said(body)
+        return EngineFault(404, f"engine '{engine}' does not offer {self.path}: {message}", "not_found_error")
+
+    def relay(self, body: bytes, ask: Ask, turn: Turn) -> bytes:
+        """An engine's answer as the client gets it, under the name that it knows the model by; notes its usage."""
+        try:
+            found = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise EngineFault(502, "the engine's answer is not JSON") from error
+        if self._kept:
+            turn.heard.whole = found
+        if not isinstance(found, dict):
+            return body
+        turn.heard.usage(found)
+        if found.get("model", turn.model) == turn.model:
+            return body
+        found["model"] = turn.model
+        return orjson.dumps(found)
+
+    def render(self, document: dict[str, Any], ask: Ask, turn: Turn) -> Mapping[str, Any]:
+        """A chat or text completion as this endpoint's clients expect it."""
+        return document
+
+    def stream(
+        self, ask: Ask, turn: Turn, strip: bool, filtered: Callable[[int, str | None], str] | None = None
+    ) -> AnswerStream:
+        """What makes of an engine's stream this endpoint's; arguments as of AnswerStream."""
+        return AnswerStream(turn.heard, turn.model, ask.usage, strip, ask.logprobs, filtered)
+
 
 class Chat(Api):
     """Chat completions. A task's prompt definition, context and defaults are applied here."""
 
     generates = True
+    chats = True
 
-    def __init__(self) -> None:
-        super().__init__("chat", "/chat/completions")
+    def __init__(self, name: str = "chat") -> None:
+        super().__init__(name, "/chat/completions")
+
+    def fault(self, status: int, body: bytes, engine: str) -> EngineFault:
+        """As `Api.fault`: every engine has this endpoint."""
+        return engine_fault(status, body)
 
     def parse(self, body: Mapping[str, Any], rules: GatewaySettings, size: int) -> Ask:
         """As `Api.parse`."""
@@ -173,6 +237,11 @@ class Completions(Api):
         ask = Ask(self, body, size)
         ask.generation(rules)
         ask.logprobs = wanted is not None and wanted is not False
+        if isinstance(prompt, list) and not isinstance(prompt[0], int):
+            # A list of numbers is one prompt; of anything else each one is answered.
+            if len(prompt) > rules.messages:
+                raise Invalid(f"there are {len(prompt)} prompts; the most is {rules.messages}", "send fewer at a time")
+            ask.choices *= len(prompt)
         return ask
 
     def prepare(self, live: Live, arm: LiveArm, ask: Ask) -> Prepared:
@@ -190,9 +259,8 @@ class Completions(Api):
 CHAT: Final = Chat()
 COMPLETIONS: Final = Completions()
 EMBEDDINGS: Final = Api("embeddings", "/embeddings", ("input",))
-RERANK: Final = Api("rerank", "/rerank", ("query", "documents"))
-CLASSIFY: Final = Api("classify", "/classify", ("input",))
-TOKENIZE: Final = Api("tokenize", "/tokenize")
+RERANK: Final = Api("rerank", "/rerank", ("query", "documents"), kept=True)
+CLASSIFY: Final = Api("classify", "/classify", ("input",), kept=True)
 
 
 def flag(body: Mapping[str, Any], name: str) -> bool:
@@ -242,12 +310,17 @@ def _words(found: object) -> list[str]:
     if isinstance(found, str):
         return [found]
     if isinstance(found, list):
-        return [each for each in found if isinstance(each, str)]
+        # Documents to be ranked may be objects.
+        words = (each.get("text") if isinstance(each, dict) else each for each in found)
+        return [each for each in words if isinstance(each, str)]
     return []
 
 
-def _max_tokens(body: Mapping[str, Any], most: int) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens"):
+def longest(
+    body: Mapping[str, Any], most: int, names: Sequence[str] = ("max_completion_tokens", "max_tokens")
+) -> int | None:
+    """The number of tokens that an answer may have, in the first of these fields; raises Invalid."""
+    for name in names:
         value = body.get(name)
         if value is None:
             continue

@@ -10,7 +10,9 @@ from typing import Any
 
 import orjson
 
+from noria.errors import NoriaError
 from noria.gateway.answers import Heard
+from noria.gateway.wire import error_event
 
 DONE = b"data: [DONE]\n\n"
 
@@ -80,6 +82,10 @@ class AnswerStream:
         """Whether the answer came to its end, so that an end of the stream is no truncation."""
         return self.error is None and (self.done or self.held)
 
+    def broken(self, error: NoriaError) -> bytes:
+        """The event that tells the client why the stream ends before the answer does."""
+        return error_event(error)
+
     def tail(self, more: bytes = b"") -> bytes:
         """What was held back, then `more`, then the end mark."""
         return b"".join((*self._tail, more, DONE))
@@ -118,14 +124,16 @@ class AnswerStream:
         yield from self._chunk(event, chunk)
 
     def _chunk(self, event: bytes, chunk: dict[str, Any]) -> Iterator[bytes]:
-        if "error" in chunk:
-            found = chunk["error"]
+        found = chunk.get("error")
+        choices = chunk.get("choices")
+        if found or (choices is None and chunk.get("object") == "error"):
+            found = found or chunk
             self.error = str(found.get("message", found)) if isinstance(found, dict) else str(found)
             return
         self.heard.usage(chunk)
-        choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices:
-            if self._usage:
+            # Only the usage is what the client may not have asked for.
+            if self._usage or not chunk.get("usage"):
                 yield self._named(event, chunk, False)
             return
         changed = False
@@ -134,7 +142,7 @@ class AnswerStream:
                 rest, altered = self._choice(choice)
                 changed |= altered
                 if rest:
-                    yield b"data: %b\n\n" % orjson.dumps({**chunk, "model": self._model, "choices": [rest]})
+                    yield self._named(event, {**chunk, "choices": [rest]}, True)
         yield self._named(event, chunk, changed)
 
     def _named(self, event: bytes, chunk: dict[str, Any], changed: bool) -> bytes:
@@ -163,6 +171,7 @@ class AnswerStream:
                 self.heard.other(number, delta)
         elif isinstance(delta, dict) and delta:
             self.heard.other(number, delta)
+        self.heard.around(number, choice)
         changed |= self._logprob(choice)
         reason = choice.get("finish_reason")
         if not isinstance(reason, str):

@@ -14,8 +14,6 @@ from noria.gateway.admission import unanswered
 from noria.gateway.answers import Heard, read
 from noria.gateway.ask import Api, Ask, Prepared
 from noria.gateway.client import Pool, Reply, UpstreamError
-from noria.gateway.events import AnswerStream
-from noria.gateway.faults import engine_fault
 from noria.gateway.guard import Guards
 from noria.gateway.inflight import Inflight
 from noria.gateway.limits import Ledger
@@ -35,7 +33,6 @@ from noria.gateway.wire import (
     error_body,
     error_headers,
     read_body,
-    read_object,
 )
 from noria.ports import Clock
 
@@ -48,6 +45,8 @@ _EVENTS: tuple[Header, ...] = (
     (b"x-accel-buffering", b"no"),
 )
 _OBJECTS = {dict}
+_LACKING = 501
+"""An engine that lacks an endpoint is in good health."""
 
 
 class Exchange:
@@ -117,8 +116,10 @@ class Exchange:
         self, turn: Turn, api: Api, holder: Holder, body: bytes, headers: Mapping[bytes, bytes], view: View
     ) -> Ask:
         """Check the request; what can be known of it is noted for the record first, also where it is refused."""
-        found = read_object(body)
+        found = api.read(body, turn.query)
         self._note(turn, found, headers)
+        if not turn.model:
+            turn.model = api.unnamed([each for each in view.open_to(holder) if view.live[each].task is not None])
         live = turn.live = view.live.get(turn.model)
         if live is None or not holder.may_ask(live):
             raise unanswered(turn.model, holder, view)
@@ -127,6 +128,9 @@ class Exchange:
             turn.deadline = turn.began + min(_seconds(headers[b"x-noria-timeout"]), view.rules.deadline)
         ask = api.parse(found, view.rules, len(body))
         turn.stream = ask.stream
+        if api.told:
+            turn.messages = ask.messages or turn.messages
+            turn.request = {name: value for name, value in found.items() if name not in api.told}
         if ask.choices != 1:
             turn.heard = Heard(ask.choices)
         if live.inputs is not None:
@@ -179,8 +183,8 @@ class Exchange:
                         first = await reply.more() if ask.stream else b""
                         breaker.succeeded()
                         return reply, first
-                    fault = engine_fault(reply.status, await reply.read())
-                    (breaker.failed if reply.status >= 500 else breaker.succeeded)()
+                    fault = ask.api.fault(reply.status, await reply.read(), turn.engine)
+                    (breaker.failed if reply.status >= 500 and reply.status != _LACKING else breaker.succeeded)()
                     if not fault.passing:
                         raise fault
                 except UpstreamError as error:
@@ -221,12 +225,10 @@ class Exchange:
         body = reply.body or b""
         if ask.api.generates:
             tasked = turn.live is not None and turn.live.task is not None
-            document = read(
-                body, turn.heard, turn.model, tasked and ask.api.name == "chat", ask.logprobs, self._outgoing(turn)
-            )
-            body = orjson.dumps(document)
+            document = read(body, turn.heard, turn.model, tasked and ask.api.chats, ask.logprobs, self._outgoing(turn))
+            body = orjson.dumps(ask.api.render(document, ask, turn))
         else:
-            turn.heard.usage(_object(body))
+            body = ask.api.relay(body, ask, turn)
         turn.ended(200, None)
         self._finish(turn)
         turn.started = True
@@ -234,9 +236,8 @@ class Exchange:
 
     async def _stream(self, turn: Turn, ask: Ask, reply: Reply, first: bytes, send: Send) -> None:
         tasked = turn.live is not None and turn.live.task is not None
-        stream = AnswerStream(
-            turn.heard, turn.model, ask.usage, strip=tasked and ask.api.name == "chat", logprobs=ask.logprobs
-        )
+        stream = ask.api.stream(ask, turn, strip=tasked and ask.api.chats)
+        turn.broken = stream.broken
         piece = first
         try:
             while piece and not stream.done and stream.error is None:
@@ -291,7 +292,7 @@ class Exchange:
             except Unavailable as unlogged:
                 error = unlogged
         if turn.started:
-            await send({"type": "http.response.body", "body": b"data: %b\n\n" % error_body(error)})
+            await send({"type": "http.response.body", "body": turn.broken(error)})
         else:
             names = _named(turn) if turn.logged else []
             await answer(send, error.status, error_body(error), [*error_headers(error), *names])
@@ -341,11 +342,3 @@ def _unreachable(error: UpstreamError) -> NoriaError:
     if error.slow:
         return EngineFault(504, f"the engine gave no answer: {error}", "timeout")
     return Unavailable(f"the engine cannot be reached: {error}", "try again in a moment")
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise EngineFault(502, "the engine's answer is not JSON") from error
-    return found if isinstance(found, dict) else {}

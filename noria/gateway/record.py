@@ -13,11 +13,12 @@ from typing import Any
 
 import orjson
 
-from noria.errors import Unavailable
+from noria.errors import NoriaError, Unavailable
 from noria.gateway.answers import Heard
 from noria.gateway.limits import Reservation
 from noria.gateway.metrics import OTHER, Metrics
 from noria.gateway.routing import Live, LiveArm, Replica, position
+from noria.gateway.wire import error_event
 from noria.ports import Recorder
 from noria.settings import RecordSettings
 
@@ -63,6 +64,8 @@ class Turn:
 
     trainable = True
     trace: str | None = None
+    query = b""
+    """What stands after the question mark."""
     model = ""
     live: Live | None = None
     """The route of `model`, where there is one."""
@@ -89,6 +92,8 @@ class Turn:
     """When it is given up, by the same clock as `began`."""
     started = False
     """Whether the client was sent any part of an answer."""
+    broken: Callable[[NoriaError], bytes] = staticmethod(error_event)
+    """The event that tells the client of an error when its stream has begun."""
     gone = False
     """Whether the client has left."""
     mirrored = False
@@ -124,6 +129,11 @@ class Turn:
         """Name of what answered, empty before an engine was asked."""
         return self.arm.arm.served_by if self.arm is not None else ""
 
+    @property
+    def engine(self) -> str:
+        """Name of the engine that was asked, empty before."""
+        return self.arm.arm.engine if self.arm is not None else ""
+
     def count(self) -> None:
         """Settle `tokens` and `cost`: as the engine counted them, else estimated from the texts."""
         heard = self.heard
@@ -142,8 +152,9 @@ class Turn:
         messages = self.messages
         if self.status == 400:
             messages = [each for each in messages if isinstance(each, dict)]
+        request = {name: value for name, value in self.request.items() if name not in _APART}
         texts: dict[str, Any] = {
-            "messages": messages, "request": dict(self.request), "context": self.context, "answer": heard.answer,
+            "messages": messages, "request": request, "context": self.context, "answer": heard.answer,
             "output": heard.output(),
         }  # fmt: skip
         rules = self.live.record if self.live is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from noria.gateway.client import Target, target
 from noria.ports import Index
@@ -88,10 +89,13 @@ class Replica:
         self._targets: dict[str, Target] = {}
 
     def target(self, path: str) -> Target:
-        """Where requests for this path go."""
+        """Where requests for this path go: below the engine's address, or where the engine says that it has it."""
         found = self._targets.get(path)
         if found is None:
-            found = self._targets[path] = target(self.endpoint.url, self.endpoint.key, path)
+            url, key = self.endpoint.url, self.endpoint.key
+            elsewhere = dict(self.endpoint.paths).get(path)
+            root = url if elsewhere is None else "{0.scheme}://{0.netloc}".format(urlsplit(url))
+            found = self._targets[path] = target(root, key, elsewhere or path)
         return found
 
 

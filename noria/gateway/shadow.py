@@ -59,7 +59,7 @@ class Shadows:
             reply = await self._post(replica, ask.api.path, prepared.body)
             if reply.status != 200:
                 raise engine_fault(reply.status, await reply.read())
-            read(reply.body or b"", copy.heard, copy.model, live.task is not None, True, None)
+            read(reply.body or b"", copy.heard, copy.model, live.task is not None and ask.api.chats, True, None)
             copy.ended(200, None)
         except UpstreamError as error:
             copy.ended(502, str(error))

@@ -49,6 +49,10 @@ class View:
     tasks: Mapping[str, Subject]
     rules: GatewaySettings
 
+    def open_to(self, holder: Holder) -> list[str]:
+        """The models that the holder of a key may ask, in order."""
+        return [name for name, live in sorted(self.live.items()) if holder.may_ask(live)]
+
 
 class SnapshotFile:
     """Follows a snapshot file: `current` is the last good one.

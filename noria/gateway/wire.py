@@ -98,6 +98,11 @@ def error_body(error: NoriaError) -> bytes:
     return orjson.dumps({"error": {"message": message, "type": error.code, "param": None, "code": error.code}})
 
 
+def error_event(error: NoriaError) -> bytes:
+    """An error as one event of a stream."""
+    return b"data: %b\n\n" % error_body(error)
+
+
 def error_headers(error: NoriaError) -> list[Header]:
     """The headers that belong to an error."""
     headers = [JSON]

@@ -135,7 +135,10 @@ def test_httpx_and_requests_work_without_the_prefix_too(plane: Plane) -> None:
             assert (got.status_code, got.json()["choices"][0]["message"]["content"]) == (200, ANSWER)
     assert httpx.get(f"{plane.url}/models", headers=headers).json() == {
         "object": "list",
-        "data": [{"id": name, "object": "model", "created": 0, "owned_by": "noria"} for name in ("alias", "helpdesk")],
+        "data": [
+            {"id": name, "object": "model", "created": 0, "owned_by": owner}
+            for name, owner in (("alias", "local"), ("helpdesk", "noria"))
+        ],
     }
 
 

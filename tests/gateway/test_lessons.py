@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -68,13 +69,9 @@ def test_02_a_key_is_looked_up_by_its_hash_and_never_reaches_a_query_or_the_log(
         "' OR 1=1 --",
         "nr-test-key' OR '1'='1",
         "%27",
-        "nr-test-key\t",
         hashlib.sha256(KEY.encode()).hexdigest(),
     ):
-        wanted = 200 if key.strip() == KEY else 401
-        assert httpx.post(
-            f"{plane.url}/v1/chat/completions", json=asking("hi"), headers={"authorization": f"Bearer {key}"}, verify=False
-        ).status_code == wanted  # fmt: skip
+        assert ask(plane, "hi", key=key).status_code == 401
     assert "OR 1=1" not in json.dumps(plane.lines())
     assert KEY not in json.dumps(plane.lines()) + (plane.state / "snapshot.json").read_text()
 
@@ -124,8 +121,9 @@ def test_05_a_key_that_is_not_known_is_nobody(plane: Plane, engine: FakeEngine, 
 
 
 def test_06_no_request_of_a_user_changes_what_its_key_may(plane: Plane) -> None:
-    for field in ("role", "models", "limits", "key", "grant", "user", "metadata"):
-        assert ask(plane, "hi", key="nr-u", model="base", **{field: "admin"}).status_code in (401, 403)
+    for field in ("role", "models", "limits", "api_key", "grant", "user", "metadata"):
+        more: dict[str, Any] = {field: "admin"}
+        assert ask(plane, "hi", key="nr-u", model="base", **more).status_code in (401, 403)
     for header in ("x-noria-role", "x-noria-key", "x-forwarded-user", "x-noria-user"):
         assert ask(plane, "hi", key="nr-u", model="base", headers={header: "admin"}).status_code in (401, 403)
 
@@ -210,7 +208,8 @@ def test_11_no_database_is_opened_by_the_data_plane(plane: Plane) -> None:
     ask(plane, "hi")
     opened = [str(each.resolve()) for each in Path(f"/proc/{plane.process.pid}/fd").iterdir() if each.exists()]
     assert [each for each in opened if each.endswith((".db", ".db-wal", ".sqlite"))] == []
-    loaded = "import sys, noria.gateway.app; print([m for m in ('sqlalchemy', 'psycopg', 'redis', 'fastapi') if m in sys.modules])"
+    names = "'sqlalchemy', 'psycopg', 'redis', 'fastapi'"
+    loaded = f"import sys, noria.gateway.app; print([name for name in ({names}) if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout.strip() == "[]"
 
 

@@ -40,7 +40,9 @@ USERS = 10_000
 
 def live(*shares: float) -> Live:
     arms = tuple(arm(f"a{number}", "http://h/v1", share=share) for number, share in enumerate(shares))
-    return Live("helpdesk", Route(arms=arms), None, tuple(LiveArm(each, (), None) for each in arms), bounds_of(arms))
+    return Live(
+        "helpdesk", Route(arms=arms), None, tuple(LiveArm(each, (), None, b"") for each in arms), bounds_of(arms)
+    )
 
 
 @pytest.mark.parametrize("shares", [(0.9, 0.05, 0.05), (0.5, 0.5), (3.0, 1.0), (0.98, 0.02), (0.0, 0.0)])
@@ -288,7 +290,7 @@ class Refuser(FakeEngine):
         head = b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         writer.write(head % (self.status, len(body)) + body)  # type: ignore[attr-defined]
 
-    _stream = _plain  # type: ignore[assignment]
+    _stream = _plain
 
 
 @pytest.fixture
@@ -395,7 +397,7 @@ def test_stopping_drains_what_is_in_flight_and_takes_nothing_new(
     found: list[httpx.Response] = []
     with serving(tmp_path / "s", one(tmp_path, arm("c", first.url))) as plane:
         threads = [
-            threading.Thread(target=lambda each=each: found.append(ask(plane, "slow", stream=each % 2 == 0)))  # type: ignore[misc]
+            threading.Thread(target=lambda each=each: found.append(ask(plane, "slow", stream=each % 2 == 0)))
             for each in range(6)
         ]
         for thread in threads:
