@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
@@ -11,6 +12,10 @@ import orjson
 from noria import prompts
 from noria.gateway.wire import EngineFault
 
+SAID = ("reasoning", "reasoning_content", "refusal")
+"""Fields of a message, beside its content, that are text for the user."""
+Filter = Callable[[str, str | None], str]
+"""Makes of more of a named text what may be sent of it, and of None, at its end, what is left."""
 _BESIDE = ("tool_calls", "reasoning", "reasoning_content", "refusal", "audio", "annotations", "function_call")
 """Fields of a message that are output too."""
 
@@ -35,12 +40,16 @@ class Heard:
         self.texts = [""] * self.choices
         self._parts = [[] for _ in range(self.choices)]
 
-    def text(self, number: int, text: str) -> None:
-        """More text of a choice."""
+    def text(self, number: int, text: str, sent: str | None = None) -> None:
+        """More text of a choice, and what of it is sent where a guard changed it."""
         if text:
             self.pieces += 1
-            self._parts[number].append(text)
+            self._parts[number].append(text if sent is None else sent)
             self.texts[number] = self.texts[number] or text
+
+    def rest(self, number: int, sent: str) -> None:
+        """What a guard lets go at the end of a choice's text."""
+        self._parts[number].append(sent)
 
     def other(self, number: int, message: Mapping[str, Any]) -> None:
         """Output beside the text, in a message or in a piece of one."""
@@ -99,13 +108,11 @@ class Heard:
         return [{"text": "".join(parts), **self.beside.get(number, {})} for number, parts in enumerate(self._parts)]
 
 
-def read(
-    body: bytes, heard: Heard, model: str, strip: bool, logprobs: bool, filtered: Callable[[int, str], str] | None
-) -> dict[str, Any]:
+def read(body: bytes, heard: Heard, model: str, strip: bool, logprobs: bool, filtered: Filter | None) -> dict[str, Any]:
     """A whole chat or text completion as the client may see it; raises EngineFault for anything else.
 
-    `strip` takes the terminator and the white space around an answer away; `filtered` makes of each choice's text
-    the text that may be sent.
+    `strip` takes the terminator and the white space around an answer away; `filtered` makes of each text of a choice,
+    which it is given by name, the text that may be sent, and of None what is left of it.
     """
     try:
         document = orjson.loads(body)
@@ -118,9 +125,11 @@ def read(
             number = min(place, heard.choices - 1)
             if isinstance(text, str):
                 said = prompts.answer_of(text) if strip else text
-                heard.text(number, said)
-                holder[name] = filtered(number, said) if filtered is not None else said
+                holder[name] = said if filtered is None else whole(filtered, f"{place}", said)
+                heard.text(number, said, holder[name])
             if isinstance(message, dict):
+                if filtered is not None:
+                    screen(message, partial(_beside, filtered, place))
                 heard.other(number, message)
             if choice.get("logprobs") is not None:
                 heard.logprobs(choice["logprobs"])
@@ -132,6 +141,37 @@ def read(
     heard.finish_reason = reason if isinstance(reason, str) else None
     document["model"] = model
     return document  # type: ignore[no-any-return]
+
+
+def whole(filtered: Filter, name: str, text: str) -> str:
+    """A text that is there as a whole, filtered as its stream would be."""
+    return filtered(name, text) + filtered(name, None)
+
+
+def _beside(filtered: Filter, place: int, name: str, text: str) -> str:
+    return whole(filtered, f"{place}.{name}", text)
+
+
+def screen(message: dict[str, Any], through: Callable[[str, str], str]) -> bool:
+    """Put the texts beside the content through a filter: reasoning, and the arguments of tool calls.
+
+    Returns whether one of them was changed. Names are the same in a whole message and in the pieces of a stream.
+    """
+    changed = False
+    for name in SAID:
+        value = message.get(name)
+        if isinstance(value, str) and value:
+            message[name] = through(name, value)
+            changed |= message[name] != value
+    calls = message.get("tool_calls")
+    for place, call in enumerate(calls if isinstance(calls, list) else []):
+        function = call.get("function") if isinstance(call, dict) else None
+        value = function.get("arguments") if isinstance(function, dict) else None
+        if isinstance(function, dict) and isinstance(value, str) and value:
+            index = call.get("index")
+            function["arguments"] = through(f"tool_calls.{index if isinstance(index, int) else place}", value)
+            changed |= function["arguments"] != value
+    return changed
 
 
 def _joined(before: Any, value: Any) -> Any:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import orjson
 
 from noria.errors import Denied, Invalid, NoriaError, NotFound, Unavailable
-from noria.gateway.answers import Heard, read
+from noria.gateway.answers import Filter, Heard, read
 from noria.gateway.ask import Api, Ask
 from noria.gateway.client import Pool, Reply, UpstreamError
 from noria.gateway.events import AnswerStream
 from noria.gateway.faults import engine_fault
-from noria.gateway.guard import Guards
+from noria.gateway.guard import Guards, Refused
 from noria.gateway.inflight import Inflight
 from noria.gateway.limits import Ledger
 from noria.gateway.record import GONE, Journal, Turn, pseudonym
@@ -124,7 +124,7 @@ class Exchange:
         task = view.tasks.get(turn.model)
         subjects = (holder.subject,) if task is None else (holder.subject, task)
         if live.task is not None and live.task.guards.input:
-            turn.findings += self._guards.admit(ask.texts, live.task.guards.input)
+            self._guards.admit(ask.texts, live.task.guards.input, turn.findings)
         arm = live.choose(turn.user if live.task is None or live.task.sticky == "user" else turn.conversation)
         tokens = ask.tokens(live)
         turn.reservation = self._limits.reserve(subjects, tokens, arm.cost(tokens, 0), self._clock.now().timestamp())
@@ -240,8 +240,9 @@ class Exchange:
         body = reply.body or b""
         if ask.api.generates:
             tasked = turn.live is not None and turn.live.task is not None
+            filtered = self._outgoing(turn)
             document = read(
-                body, turn.heard, turn.model, tasked and ask.api.name == "chat", ask.logprobs, self._outgoing(turn)
+                body, turn.heard, turn.model, tasked and ask.api.name == "chat", _open(ask, filtered), filtered
             )
             body = orjson.dumps(document)
         else:
@@ -253,12 +254,13 @@ class Exchange:
 
     async def _stream(self, turn: Turn, ask: Ask, reply: Reply, first: bytes, send: Send) -> None:
         tasked = turn.live is not None and turn.live.task is not None
+        filtered = self._outgoing(turn)
         stream = AnswerStream(
-            turn.heard, turn.model, ask.usage, strip=tasked and ask.api.name == "chat", logprobs=ask.logprobs
+            turn.heard, turn.model, ask.usage, tasked and ask.api.name == "chat", _open(ask, filtered), filtered
         )
         piece = first
         try:
-            while piece and not stream.done and stream.error is None:
+            while piece and not stream.done and stream.error is None and stream.refused is None:
                 out = stream.feed(piece)
                 if turn.first_token_seconds is None and turn.heard.begun:
                     turn.first_token_seconds = turn.elapsed()
@@ -266,7 +268,7 @@ class Exchange:
                     if not turn.started:
                         await self._start(turn, send)
                     await send({"type": "http.response.body", "body": out, "more_body": True})
-                if not stream.done:
+                if not stream.done and stream.refused is None:
                     piece = await reply.more()
         except UpstreamError as error:
             if turn.replica is not None:
@@ -277,6 +279,8 @@ class Exchange:
                 raise EngineFault(status, f"the engine's answer broke off: {error}") from error
         finally:
             (reply.finish if stream.done else reply.close)()
+        if stream.refused is not None:
+            await self._cut(turn, stream, stream.refused, send)
         if not stream.complete:
             raise EngineFault(502, stream.error or "the engine's answer broke off")
         turn.ended(200, None)
@@ -284,17 +288,18 @@ class Exchange:
         await self._start(turn, send)
         await send({"type": "http.response.body", "body": stream.tail()})
 
-    def _outgoing(self, turn: Turn) -> Callable[[int, str], str] | None:
+    async def _cut(self, turn: Turn, stream: AnswerStream, refused: Refused, send: Send) -> None:
+        """End a stream of which a guard lets nothing more pass: logged first, then told, by raising what it said."""
+        turn.heard.finish_reason = "content_filter"
+        turn.ended(refused.status, refused.fact)
+        self._finish(turn)
+        if turn.started:
+            await send({"type": "http.response.body", "body": stream.cut_off(), "more_body": True})
+        raise refused
+
+    def _outgoing(self, turn: Turn) -> Filter | None:
         rules = turn.live.task.guards.output if turn.live is not None and turn.live.task is not None else {}
-        if not rules:
-            return None
-
-        def filtered(number: int, text: str) -> str:
-            said, findings = self._guards.release(text, rules)
-            turn.findings += findings
-            return said
-
-        return filtered
+        return self._guards.sieves(rules, turn.findings) if rules else None
 
     async def _start(self, turn: Turn, send: Send) -> None:
         if not turn.started:
@@ -344,6 +349,11 @@ def _named(turn: Turn) -> list[Header]:
     if turn.light is not None:
         named.append((b"x-noria-light", turn.light.encode()))
     return named
+
+
+def _open(ask: Ask, filtered: Filter | None) -> bool:
+    """Whether log-probabilities may be sent: they name every token, those that a guard takes out too."""
+    return ask.logprobs and filtered is None
 
 
 def _deadline(headers: Mapping[bytes, bytes], most: float) -> float:

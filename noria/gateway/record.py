@@ -117,7 +117,7 @@ class Turn:
         if rules is not None and rules.sample < 1.0 and position("record", self.id) >= rules.sample:
             texts = {"messages": [], "request": {}, "context": None, "answer": "", "output": None}
         elif rules is not None and rules.redact:
-            texts = orjson.loads(redact(orjson.dumps(texts).decode()))
+            texts = {name: _redacted(value, redact) for name, value in texts.items()}
         return orjson.dumps(
             {
                 "kind": "interaction", "id": self.id, "at": self.at, "api": self.api, "task": self.model,
@@ -130,6 +130,17 @@ class Turn:
                 "trace": self.trace,
             }
         )  # fmt: skip
+
+
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    """Every string of a JSON value redacted by itself: in JSON a line end is a letter, which hides what follows it."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {name: _redacted(each, redact) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(each, redact) for each in value]
+    return value
 
 
 class Journal:
