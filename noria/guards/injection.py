@@ -27,11 +27,15 @@ REACH: Final = NEAR + 160
 BEHIND: Final = NEAR + 160
 """Characters before its start that decide whether something is a finding."""
 
-_HINT = re.compile(
-    "ignor|disregard|forget|overrid|bypass|instruction|anweisung|prompt|vergiss|missacht|vergesst|umgeh|"
-    "regel|rules|jailbreak|mode|modus|anything now|restrict|einschränk|zensur|censor|filter|pretend|"
-    r"<\||\[inst\]|<<sys|system\s*:|assistant\s*:|du bist|you are now|[\U000e0000-\U000e007f]"
-)
+_HINTS: Final = (
+    "ignor", "disregard", "forget", "overrid", "bypass", "instruction", "instruktion", "anweisung", "prompt", "vergiss",
+    "vergesst", "missacht", "umgeh", "jailbr", "god mode", "dan mode", "developer mode", "entwicklermodus", "rule",
+    "anything now", "restrict", "einschränk", "zensur", "censor", "filter", "moral", "ethic", "guideline", "directi",
+    "command", "constraint", "message", "context", "programming", "vorgabe", "befehl", "regel", "richtlinie",
+    "nachricht", "the user", " nutzer", "anwender", "benutzer", "<|", "inst]", "sys>>", "system", "assistant",
+)  # fmt: skip
+"""Of these every finding holds one at least: what is left (`role`) does not reach the threshold alone."""
+_TAGS = re.compile(r"[\U000e0001-\U000e007f]")
 _OLD = r"(?:previous|prior|above|earlier|preceding|former|foregoing|existing|original|initial|your|these|those|the)"
 _ORDERS = r"(?:instruction|prompt|rule|direction|guideline|command|directive|constraint|message|context|programming)s?"
 _ALT = (
@@ -147,7 +151,7 @@ def find(text: str) -> list[Finding]:
     Time is linear in the length of the text.
     """
     low = _lowered(text)
-    if not _HINT.search(low):
+    if not any(map(low.__contains__, _HINTS)) and not _TAGS.search(text):
         return []
     hits = [
         (match.start(), match.end(), name.removesuffix("-de"), score)

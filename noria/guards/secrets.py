@@ -27,8 +27,8 @@ _BITS = 3.0
 _RANDOM_BITS = 3.2
 """The same where no prefix vouches for it; English words of that length have less, or no digit."""
 
-_HINT = re.compile(r"\S{16}|-----BEGIN|://")
-"""What every kind holds at least: most prose has no word as long as that."""
+_LONG = 16
+"""Every kind has a word of that many characters at least, an address, or the head of a private key."""
 
 _BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
@@ -83,7 +83,7 @@ def find(text: str) -> list[Finding]:
     The score is 1 for an exact form, 0.9 for a known prefix, 0.7 where only a name and the entropy speak for it.
     Time is linear in the length of the text.
     """
-    if not _HINT.search(text):
+    if max(map(len, text.split()), default=0) < _LONG and "://" not in text and "-----BEGIN" not in text:
         return []
     found = _private_keys(text) if "PRIVATE KEY" in text else []
     found += _prefixed(text)
