@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +12,10 @@ import orjson
 from noria import prompts
 from noria.gateway.wire import EngineFault
 
+SAID = ("reasoning", "reasoning_content", "refusal")
+"""Fields of a message, beside its content, that are text for the user."""
+Filter = Callable[[str, str | None], str]
+"""Makes of more of a named text what may be sent of it, and of None, at its end, what is left."""
 _MESSAGE = frozenset(("role", "content"))
 _CHOICE = frozenset(("index", "message", "delta", "text", "finish_reason", "logprobs"))
 _DOCUMENT = frozenset((
@@ -40,11 +45,15 @@ class Heard:
         self.choices = choices
         self._parts: list[list[str]] = [[] for _ in range(choices)] if choices > 1 else [[]]
 
-    def text(self, number: int, text: str) -> None:
-        """More text of a choice."""
+    def text(self, number: int, text: str, sent: str | None = None) -> None:
+        """More text of a choice, and what of it is sent where a guard changed it."""
         if text:
             self.pieces += 1
-            self._parts[number].append(text)
+            self._parts[number].append(text if sent is None else sent)
+
+    def rest(self, number: int, sent: str) -> None:
+        """What a guard lets go at the end of a choice's text."""
+        self._parts[number].append(sent)
 
     def other(self, number: int, message: Mapping[str, Any]) -> None:
         """Output beside the text, in a message or in a piece of one; fields that nobody here knows are output too."""
@@ -132,13 +141,11 @@ class Heard:
             self.beside = {**self.beside, number: {**self.beside.get(number, {}), **found}}
 
 
-def read(
-    body: bytes, heard: Heard, model: str, strip: bool, logprobs: bool, filtered: Callable[[int, str], str] | None
-) -> dict[str, Any]:
+def read(body: bytes, heard: Heard, model: str, strip: bool, logprobs: bool, filtered: Filter | None) -> dict[str, Any]:
     """A whole chat or text completion as the client may see it; raises EngineFault for anything else.
 
-    `strip` takes the terminator and the white space around an answer away; `filtered` makes of each choice's text
-    the text that may be sent.
+    `strip` takes the terminator and the white space around an answer away; `filtered` makes of each text of a choice,
+    which it is given by name, the text that may be sent, and of None what is left of it.
     """
     try:
         document = orjson.loads(body)
@@ -153,6 +160,8 @@ def read(
             else:
                 content = message.get("content")
                 message["content"] = _passed(content, number, heard, strip, filtered)
+                if filtered is not None:
+                    screen(message, partial(_beside, filtered, number))
                 if not (type(content) is str and message.keys() <= _MESSAGE):
                     heard.other(number, message)
             heard.around(number, choice)
@@ -168,12 +177,44 @@ def read(
     return document  # type: ignore[no-any-return]
 
 
-def _passed(text: object, number: int, heard: Heard, strip: bool, filtered: Callable[[int, str], str] | None) -> object:
+def _passed(text: object, number: int, heard: Heard, strip: bool, filtered: Filter | None) -> object:
     if not isinstance(text, str):
         return text
     said = prompts.answer_of(text) if strip else text
-    heard.text(number, said)
-    return said if filtered is None else filtered(number, said)
+    sent = said if filtered is None else whole(filtered, f"{number}", said)
+    heard.text(number, said, sent)
+    return sent
+
+
+def whole(filtered: Filter, name: str, text: str) -> str:
+    """A text that is there as a whole, filtered as its stream would be."""
+    return filtered(name, text) + filtered(name, None)
+
+
+def _beside(filtered: Filter, number: int, name: str, text: str) -> str:
+    return whole(filtered, f"{number}.{name}", text)
+
+
+def screen(message: dict[str, Any], through: Callable[[str, str], str]) -> bool:
+    """Put the texts beside the content through a filter: reasoning, and the arguments of tool calls.
+
+    Returns whether one of them was changed. Names are the same in a whole message and in the pieces of a stream.
+    """
+    changed = False
+    for name in SAID:
+        value = message.get(name)
+        if isinstance(value, str) and value:
+            message[name] = through(name, value)
+            changed |= message[name] != value
+    calls = message.get("tool_calls")
+    for place, call in enumerate(calls if isinstance(calls, list) else []):
+        function = call.get("function") if isinstance(call, dict) else None
+        value = function.get("arguments") if isinstance(function, dict) else None
+        if isinstance(function, dict) and isinstance(value, str) and value:
+            index = call.get("index")
+            function["arguments"] = through(f"tool_calls.{index if isinstance(index, int) else place}", value)
+            changed |= function["arguments"] != value
+    return changed
 
 
 def _joined(before: Any, value: Any) -> Any:

@@ -16,7 +16,7 @@ from noria.gateway.client import Pool
 from noria.gateway.endpoints import APIS
 from noria.gateway.exchange import Exchange
 from noria.gateway.feedback import FeedbackDesk
-from noria.gateway.guard import Guards
+from noria.gateway.guard import Guards, Watch, redacted
 from noria.gateway.limits import Ledger
 from noria.gateway.metrics import CONTENT_TYPE, Metrics
 from noria.gateway.record import Ids, Journal, Turn, pseudonym
@@ -34,14 +34,21 @@ from noria.gateway.wire import (
     read_body,
     read_object,
 )
-from noria.guards.personal import find, scrub
+from noria.guards import injection, personal, secrets, unsafe
 from noria.ports import Clock, Recorder
+from noria.settings import Detector
 
 _METHODS = {"/health": "GET", "/ready": "GET", "/metrics": "GET", "/models": "GET", "/feedback": "POST"}
 _HOT: Mapping[str, Api] = {**APIS, **{f"/v1{path}": api for path, api in APIS.items()}}
 _MODEL = "/models/"
 _OPEN = ("/health", "/ready", "/metrics")
 """Paths without a key: they tell nothing of anybody."""
+_DETECTORS: Mapping[Detector, Watch] = {
+    "personal": Watch(personal.find, personal.REACH, personal.BEHIND),
+    "secrets": Watch(secrets.find, secrets.REACH, secrets.BEHIND),
+    "injection": Watch(injection.find, injection.REACH, injection.BEHIND),
+    "unsafe": Watch(unsafe.find, unsafe.REACH, unsafe.BEHIND),
+}
 _TRACE = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -183,9 +190,15 @@ class Gateway:
 def build(snapshots: SnapshotFile, recorder: Recorder, limits: Ledger, clock: Clock, secret: bytes) -> Gateway:
     """Put a gateway together. `secret` keys the pseudonyms of users; the caller closes recorder and limits."""
     metrics, pool = Metrics(), Pool()
-    journal = Journal(recorder, metrics, lambda text: scrub(text)[0], lambda: _drops(snapshots))
-    exchange = Exchange(snapshots, pool, journal, limits, Guards({"personal": find}), clock, secret)
+    journal = Journal(recorder, metrics, _scrubbed, lambda: _drops(snapshots))
+    exchange = Exchange(snapshots, pool, journal, limits, Guards(_DETECTORS), clock, secret)
     return Gateway(snapshots, exchange, journal, metrics, pool, clock, secret)
+
+
+def _scrubbed(text: str) -> str:
+    """A text of the record without personal data and secrets."""
+    clean = personal.scrub(text)[0]
+    return redacted(clean, secrets.find(clean))
 
 
 def _drops(snapshots: SnapshotFile) -> bool:

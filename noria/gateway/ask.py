@@ -5,7 +5,7 @@ Fields that nobody here knows pass through untouched: engines know more of them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import orjson
 
 from noria import prompts
 from noria.errors import Invalid
+from noria.gateway.answers import Filter
 from noria.gateway.events import AnswerStream
 from noria.gateway.faults import engine_fault, said
 from noria.gateway.record import Turn
@@ -64,12 +65,13 @@ class Ask:
         if "stop" in body:
             self.stop = _stop(body["stop"])
 
-    def tokens(self, live: Live) -> int:
-        """Most tokens that it will use, estimated before an engine has counted them."""
+    def tokens(self, live: Live) -> tuple[int, int]:
+        """Tokens of the prompt and most tokens of the answer, estimated before an engine has counted them."""
+        prompt = self.size // CHARS_PER_TOKEN
         if not self.api.generates:
-            return self.size // CHARS_PER_TOKEN
-        default = live.task.max_tokens if live.task else 256
-        return self.size // CHARS_PER_TOKEN + (self.max_tokens or default) * self.choices
+            return prompt, 0
+        default = live.task.max_tokens if live.task is not None else 256
+        return prompt, (self.max_tokens or default) * self.choices
 
     def prefix(self) -> str:
         """The beginning of the prompt, by which a replica that knows it is found."""
@@ -159,11 +161,9 @@ class Api:
         """A chat or text completion as this endpoint's clients expect it."""
         return document
 
-    def stream(
-        self, ask: Ask, turn: Turn, strip: bool, filtered: Callable[[int, str | None], str] | None = None
-    ) -> AnswerStream:
+    def stream(self, ask: Ask, turn: Turn, strip: bool, logprobs: bool, filtered: Filter | None = None) -> AnswerStream:
         """What makes of an engine's stream this endpoint's; arguments as of AnswerStream."""
-        return AnswerStream(turn.heard, turn.model, ask.usage, strip, ask.logprobs, filtered)
+        return AnswerStream(turn.heard, turn.model, ask.usage, strip, logprobs, filtered)
 
 
 class Chat(Api):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,10 +11,11 @@ import orjson
 
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 from noria.gateway.admission import unanswered
-from noria.gateway.answers import Heard, read
+from noria.gateway.answers import Filter, Heard, read
 from noria.gateway.ask import Api, Ask, Prepared
 from noria.gateway.client import Pool, Reply, UpstreamError
-from noria.gateway.guard import Guards
+from noria.gateway.events import AnswerStream
+from noria.gateway.guard import Guards, Refused
 from noria.gateway.inflight import Inflight
 from noria.gateway.limits import Ledger
 from noria.gateway.record import GONE, Journal, Turn, pseudonym
@@ -134,13 +135,15 @@ class Exchange:
         if ask.choices != 1:
             turn.heard = Heard(ask.choices)
         if live.inputs is not None:
-            turn.findings += tuple(self._guards.admit(api.texts(ask), live.inputs))
+            turn.findings = seen = list(turn.findings)
+            self._guards.admit(api.texts(ask), live.inputs, seen)
         arm = turn.arm = live.choose(turn.user if live.by_user else turn.conversation)
         task = view.tasks.get(turn.model) if view.tasks else None
         if holder.subject.limited or task is not None:
-            tokens = ask.tokens(live)
+            prompt, completion = ask.tokens(live)
+            cost = arm.cost(prompt, completion)
             subjects = (holder.subject,) if task is None else (holder.subject, task)
-            turn.reservation = self._limits.reserve(subjects, tokens, arm.cost(tokens, 0), turn.seconds)
+            turn.reservation = self._limits.reserve(subjects, prompt + completion, cost, turn.seconds)
         return ask
 
     def _note(self, turn: Turn, found: dict[str, Any], headers: Mapping[bytes, bytes]) -> None:
@@ -225,7 +228,8 @@ class Exchange:
         body = reply.body or b""
         if ask.api.generates:
             tasked = turn.live is not None and turn.live.task is not None
-            document = read(body, turn.heard, turn.model, tasked and ask.api.chats, ask.logprobs, self._outgoing(turn))
+            filtered = self._outgoing(turn)
+            document = read(body, turn.heard, turn.model, tasked and ask.api.chats, _open(ask, filtered), filtered)
             body = orjson.dumps(ask.api.render(document, ask, turn))
         else:
             body = ask.api.relay(body, ask, turn)
@@ -236,11 +240,12 @@ class Exchange:
 
     async def _stream(self, turn: Turn, ask: Ask, reply: Reply, first: bytes, send: Send) -> None:
         tasked = turn.live is not None and turn.live.task is not None
-        stream = ask.api.stream(ask, turn, strip=tasked and ask.api.chats)
+        filtered = self._outgoing(turn)
+        stream = ask.api.stream(ask, turn, tasked and ask.api.chats, _open(ask, filtered), filtered)
         turn.broken = stream.broken
         piece = first
         try:
-            while piece and not stream.done and stream.error is None:
+            while piece and not stream.done and stream.error is None and stream.refused is None:
                 out = stream.feed(piece)
                 if turn.first_token_seconds is None and turn.heard.begun:
                     turn.first_token_seconds = turn.elapsed()
@@ -248,7 +253,7 @@ class Exchange:
                     if not turn.started:
                         await self._start(turn, send)
                     await send({"type": "http.response.body", "body": out, "more_body": True})
-                if not stream.done:
+                if not stream.done and stream.refused is None:
                     piece = await reply.more()
         except UpstreamError as error:
             if turn.replica is not None:
@@ -259,6 +264,8 @@ class Exchange:
                 raise EngineFault(status, f"the engine's answer broke off: {error}") from error
         finally:
             (reply.finish if stream.done else reply.close)()
+        if stream.refused is not None:
+            await self._cut(turn, stream, stream.refused, send)
         if not stream.complete:
             raise EngineFault(502, stream.error or "the engine's answer broke off")
         turn.ended(200, None)
@@ -266,17 +273,21 @@ class Exchange:
         await self._start(turn, send)
         await send({"type": "http.response.body", "body": stream.tail()})
 
-    def _outgoing(self, turn: Turn) -> Callable[[int, str], str] | None:
+    async def _cut(self, turn: Turn, stream: AnswerStream, refused: Refused, send: Send) -> None:
+        """End a stream of which a guard lets nothing more pass: logged first, then told, by raising what it said."""
+        turn.heard.finish_reason = "content_filter"
+        turn.ended(refused.status, refused.fact)
+        self._finish(turn)
+        if turn.started:
+            await send({"type": "http.response.body", "body": stream.cut_off(), "more_body": True})
+        raise refused
+
+    def _outgoing(self, turn: Turn) -> Filter | None:
         rules = turn.live.outputs if turn.live is not None else None
         if rules is None:
             return None
-
-        def filtered(number: int, text: str) -> str:
-            said, findings = self._guards.release(text, rules)
-            turn.findings += tuple(findings)
-            return said
-
-        return filtered
+        turn.findings = seen = list(turn.findings)
+        return self._guards.sieves(rules, seen)
 
     async def _start(self, turn: Turn, send: Send) -> None:
         if not turn.started:
@@ -326,6 +337,11 @@ def _named(turn: Turn) -> list[Header]:
     if turn.light is not None:
         named.append((b"x-noria-light", turn.light.encode()))
     return named
+
+
+def _open(ask: Ask, filtered: Filter | None) -> bool:
+    """Whether log-probabilities may be sent: they name every token, those that a guard takes out too."""
+    return ask.logprobs and filtered is None
 
 
 def _seconds(wanted: bytes) -> float:

@@ -79,7 +79,7 @@ class Turn:
     error: str | None = "the gateway failed"
     stream = False
     first_token_seconds: float | None = None
-    findings: tuple[str, ...] = ()
+    findings: Sequence[str] = ()
     light: str | None = None
     reservation: Reservation | None = None
     tokens: tuple[int, int] = (0, 0)
@@ -179,9 +179,19 @@ def kept(texts: dict[str, Any], rules: RecordSettings, identity: str, redact: Ca
     if rules.sample < 1.0 and position("record", identity) >= rules.sample:
         return {"messages": [], "request": {}, "context": None, "answer": "", "output": None}
     if rules.redact:
-        redacted: dict[str, Any] = orjson.loads(redact(orjson.dumps(texts).decode()))
-        return redacted
+        return {name: _redacted(value, redact) for name, value in texts.items()}
     return texts
+
+
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    """Every string of a JSON value redacted by itself: in JSON a line end is a letter, which hides what follows it."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {name: _redacted(each, redact) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(each, redact) for each in value]
+    return value
 
 
 class Journal:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from noria.errors import NoriaError
+from noria.gateway.answers import Filter
 from noria.gateway.ask import Ask
 from noria.gateway.events import AnswerStream
 from noria.gateway.record import Turn
@@ -23,8 +24,6 @@ from noria.gateway.response_wire import (
     usage_of,
 )
 from noria.gateway.wire import error_body
-
-_CHUNK = frozenset(("id", "object", "created", "model", "choices", "usage"))
 
 
 @dataclass(slots=True)
@@ -50,21 +49,16 @@ class ResponseStream(AnswerStream):
     An item is closed when the next one begins; the last one, and with it the response, only in `tail`.
     """
 
-    def __init__(
-        self, ask: Ask, turn: Turn, strip: bool, filtered: Callable[[int, str | None], str] | None = None
-    ) -> None:
-        super().__init__(turn.heard, turn.model, True, strip, ask.logprobs, filtered)
+    def __init__(self, ask: Ask, turn: Turn, strip: bool, logprobs: bool, filtered: Filter | None = None) -> None:
+        super().__init__(turn.heard, turn.model, True, strip, logprobs, filtered)
         self._ask = ask
         self._turn = turn
         self._number = 0
         self._items: list[_Item] = []
         self._counted: object = None
 
-    def tail(self, more: bytes = b"") -> bytes:
-        """What was held back, and the events that complete the response.
-
-        `more` are chunks of a chat stream; their fields that chat does not have become the response's.
-        """
+    def tail(self, noria: Mapping[str, Any] | None = None) -> bytes:
+        """What was held back, and the events that complete the response, of which `noria` becomes a field."""
         out = [*self._tail, *self._begin()]
         if not self._items:
             out += self._said("text", "")
@@ -72,12 +66,16 @@ class ResponseStream(AnswerStream):
         status, reason = outcome(self.heard.finish_reason)
         response = self._frame(status, reason)
         response["output"] = [item.made for item in self._items]
+        self._turn.count()
         response["usage"] = usage_of(self._counted, self._turn.tokens)
-        for event in more.split(b"\n\n"):
-            if event.startswith(b"data: {"):
-                response |= {name: value for name, value in orjson.loads(event[6:]).items() if name not in _CHUNK}
+        if noria is not None:
+            response["noria"] = noria
         out.append(self._event_of(f"response.{status}", response=response))
         return b"".join(out)
+
+    def cut_off(self) -> bytes:
+        """As `AnswerStream.cut_off`: the event `error`, which follows, ends a response."""
+        return b""
 
     def broken(self, error: NoriaError) -> bytes:
         """As `AnswerStream.broken`.

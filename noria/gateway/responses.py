@@ -6,10 +6,11 @@ response says `"store": false`; what would need a kept response is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from noria.errors import Invalid
+from noria.gateway.answers import Filter
 from noria.gateway.ask import Ask, Chat, longest
 from noria.gateway.record import Turn
 from noria.gateway.response_stream import ResponseStream
@@ -87,10 +88,10 @@ class Responses(Chat):
         return done
 
     def stream(
-        self, ask: Ask, turn: Turn, strip: bool, filtered: Callable[[int, str | None], str] | None = None
+        self, ask: Ask, turn: Turn, strip: bool, logprobs: bool, filtered: Filter | None = None
     ) -> ResponseStream:
         """As `Api.stream`."""
-        return ResponseStream(ask, turn, strip, filtered)
+        return ResponseStream(ask, turn, strip, logprobs, filtered)
 
 
 RESPONSES: Final = Responses()
