@@ -18,10 +18,12 @@ from noria.gateway.faults import engine_fault
 from noria.gateway.guard import Guards
 from noria.gateway.inflight import Inflight
 from noria.gateway.limits import Ledger
+from noria.gateway.metrics import cause_of
 from noria.gateway.record import GONE, Journal, Turn, pseudonym
 from noria.gateway.routing import Live, LiveArm, Replica, pick
 from noria.gateway.shadow import Shadows
 from noria.gateway.snapshot import Holder, SnapshotFile
+from noria.gateway.spans import Tracing
 from noria.gateway.wire import (
     INTERNAL,
     JSON,
@@ -61,6 +63,7 @@ class Exchange:
         guards: Guards,
         clock: Clock,
         secret: bytes,
+        tracing: Tracing,
     ) -> None:
         self.inflight = Inflight()
         self.shadows = Shadows(pool, journal)
@@ -71,6 +74,7 @@ class Exchange:
         self._guards = guards
         self._clock = clock
         self._secret = secret
+        self._tracing = tracing
 
     async def serve(
         self, turn: Turn, api: Api, holder: Holder, headers: Mapping[bytes, bytes], receive: Receive, send: Send
@@ -96,7 +100,7 @@ class Exchange:
                 _leave(turn)
             else:
                 # The server gives up on what it could not drain.
-                turn.ended(503, "the gateway was stopped")
+                turn.ended(503, "the gateway was stopped", "stopped")
                 raise
         except Exception:
             # The server logs the fault; the client gets it in the shape that it can read.
@@ -215,8 +219,9 @@ class Exchange:
         breaker.sent()
         replica.outstanding += 1
         turn.replica = replica
+        trace = turn.trace if turn.span is None else self._tracing.asked(turn.span, replica)
         try:
-            reply = await self._pool.post(replica.target(ask.api.path), body, stream=ask.stream, trace=turn.trace)
+            reply = await self._pool.post(replica.target(ask.api.path), body, stream=ask.stream, trace=trace)
             if reply.status == 200:
                 first = await reply.more() if ask.stream else b""
                 breaker.succeeded()
@@ -304,7 +309,7 @@ class Exchange:
     async def _refuse(self, turn: Turn, error: NoriaError, send: Send) -> None:
         """Tell the client of an error, inside the stream when that has begun."""
         if not turn.recorded:
-            turn.ended(error.status, error.fact)
+            turn.ended(error.status, error.fact, cause_of(error))
             try:
                 self._finish(turn)
             except Unavailable as unlogged:
@@ -328,7 +333,7 @@ class Exchange:
 
 def _leave(turn: Turn) -> None:
     if not turn.recorded:
-        turn.ended(GONE, "the client left")
+        turn.ended(GONE, "the client left", "client_left")
 
 
 def _release(turn: Turn) -> None:

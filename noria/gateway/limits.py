@@ -74,21 +74,25 @@ class Ledger:
     """The shared counters. `worker` is this worker's number, from 0; `alone` that there is no other one."""
 
     def __init__(self, file: Path, worker: int = 0, alone: bool = True) -> None:
-        """Open or make the file; what a dead worker of this number had in flight is forgotten. Raises OSError."""
+        """Open or make the file; what a dead worker of this number had in flight is forgotten. Raises OSError.
+
+        One that is alone forgets what any worker had in flight.
+        """
         self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        size = SUBJECTS * _SLOT
-        if os.fstat(self._fd).st_size != size:
-            os.ftruncate(self._fd, 0)
-            os.ftruncate(self._fd, size)
-        self._map = mmap.mmap(self._fd, size)
         self._column = worker
         self._alone = alone
         self._places: dict[str, int] = {}
+        size = SUBJECTS * _SLOT
         with self._locked():
+            if os.fstat(self._fd).st_size != size:
+                os.ftruncate(self._fd, 0)
+                os.ftruncate(self._fd, size)
+            self._map = mmap.mmap(self._fd, size)
+            width = _STREAMS.size if alone else 2
             for number in range(SUBJECTS):
-                at = self._stream_at(number * _SLOT)
-                if self._map[at : at + 2] != b"\0\0":
-                    self._map[at : at + 2] = b"\0\0"
+                at = number * _SLOT + _USE.size + (0 if alone else 2 * worker)
+                if any(self._map[at : at + width]):
+                    self._map[at : at + width] = bytes(width)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -205,3 +209,8 @@ class Ledger:
             yield
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+
+def forget(file: Path, worker: int | None = None) -> None:
+    """Forget the requests in flight of a dead worker, or of all of them, when none is running; raises OSError."""
+    Ledger(file, worker or 0, alone=worker is None).close()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -18,6 +18,9 @@ from noria.gateway.limits import Reservation
 from noria.gateway.metrics import OTHER, Metrics
 from noria.gateway.routing import Live, LiveArm, Replica, position
 from noria.ports import Recorder
+
+if TYPE_CHECKING:
+    from noria.gateway.spans import Trace
 
 GONE = 499
 """Status of an interaction whose client left before the end (nginx's number for it)."""
@@ -40,6 +43,11 @@ class Turn:
     conversation: str
     trainable: bool = True
     trace: str | None = None
+    """The value of traceparent that stands for this request (W3C Trace Context)."""
+    route: str = ""
+    """The path that was asked."""
+    span: Trace | None = None
+    """Where the request is traced: its identifiers."""
     began: float = field(default_factory=time.perf_counter)
     model: str = ""
     live: Live | None = None
@@ -53,6 +61,8 @@ class Turn:
     heard: Heard = field(default_factory=Heard)
     status: int = 500
     error: str | None = "the gateway failed"
+    cause: str = "internal"
+    """Why it failed, in a word of few (`metrics.cause_of`)."""
     stream: bool = False
     first_token_seconds: float | None = None
     findings: list[str] = field(default_factory=list)
@@ -79,9 +89,9 @@ class Turn:
         """Seconds since the request came."""
         return time.perf_counter() - self.began
 
-    def ended(self, status: int, error: str | None) -> None:
-        """Note how it ended."""
-        self.status, self.error = status, error
+    def ended(self, status: int, error: str | None, cause: str = "") -> None:
+        """Note how it ended; `cause` is a word of `metrics.cause_of`."""
+        self.status, self.error, self.cause = status, error, cause
 
     @property
     def served_by(self) -> str:
@@ -139,7 +149,9 @@ class Journal:
         self, recorder: Recorder, metrics: Metrics, redact: Callable[[str], str], drops: Callable[[], bool]
     ) -> None:
         self._recorder = recorder
-        self._metrics = metrics
+        self.metrics = metrics
+        self.ended: Callable[[Turn, float], None] | None = None
+        """Told of every request that has ended and is being traced, with the seconds that it took."""
         self._redact = redact
         self._drops = drops
 
@@ -148,7 +160,7 @@ class Journal:
         try:
             self._recorder.append(line)
         except OSError as error:
-            self._metrics.unlogged.inc()
+            self.metrics.count("unlogged")
             if self._drops():
                 return False
             raise Unavailable(
@@ -168,7 +180,9 @@ class Journal:
             safe = True
         finally:
             arm = turn.arm.arm.name if turn.arm is not None else ""
-            self._metrics.finished(
+            self.metrics.finished(
                 turn.model if turn.live is not None else OTHER, arm, turn.status if safe else Unavailable.status,
-                seconds, turn.first_token_seconds, turn.tokens,
+                seconds, turn.first_token_seconds, turn.tokens, turn.cause if safe else "unlogged",
             )  # fmt: skip
+            if turn.span is not None and self.ended is not None:
+                self.ended(turn, seconds)
