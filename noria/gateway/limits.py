@@ -146,15 +146,16 @@ class Ledger:
         if day != now // _DAY:
             used, spent = 0, 0.0
         night = _DAY - now % _DAY
-        if (
-            limits.requests_per_minute
-            and (wait := max(requests, now) + _MINUTE / limits.requests_per_minute - now - _MINUTE) > 1e-9
-        ):
-            raise Limited("requests_per_minute", subject.shown, limits.requests_per_minute, wait)
+        if limits.requests_per_minute:
+            # Sums of times since 1970 are inexact; half a request, or half a token, is far more than that.
+            one = _MINUTE / limits.requests_per_minute
+            wait = max(requests, now) + one - now - _MINUTE
+            if wait > one / 2:
+                raise Limited("requests_per_minute", subject.shown, limits.requests_per_minute, wait)
         if limits.tokens_per_minute:
             # One request that is larger than a whole minute's allowance may pass when nothing else is in use.
             wait = max(busy, now) + min(_MINUTE, tokens * _MINUTE / limits.tokens_per_minute) - now - _MINUTE
-            if wait > 1e-9:
+            if wait > _MINUTE / limits.tokens_per_minute / 2:
                 raise Limited("tokens_per_minute", subject.shown, limits.tokens_per_minute, wait)
         if limits.tokens_per_day and used + tokens > limits.tokens_per_day:
             raise Limited("tokens_per_day", subject.shown, limits.tokens_per_day, night)
