@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 import orjson
 
-from noria.errors import Denied, NoriaError, NotFound
+from noria.errors import Denied, NoriaError, NotFound, Unavailable
 from noria.gateway.ask import Api
 from noria.gateway.client import Pool
 from noria.gateway.endpoints import APIS
@@ -18,10 +22,11 @@ from noria.gateway.exchange import Exchange
 from noria.gateway.feedback import FeedbackDesk
 from noria.gateway.guard import Guards, Watch, redacted
 from noria.gateway.limits import Ledger
-from noria.gateway.metrics import CONTENT_TYPE, Metrics
+from noria.gateway.metrics import CONTENT_TYPE, Metrics, State
 from noria.gateway.record import Ids, Journal, Turn, pseudonym
 from noria.gateway.routing import Live
 from noria.gateway.snapshot import Holder, SnapshotFile
+from noria.gateway.spans import Exporter, Tracing
 from noria.gateway.wire import (
     ClientGone,
     Receive,
@@ -34,6 +39,7 @@ from noria.gateway.wire import (
     read_body,
     read_object,
 )
+from noria.gateway.workers import Worker
 from noria.guards import injection, personal, secrets, unsafe
 from noria.ports import Clock, Recorder
 from noria.settings import Detector
@@ -52,6 +58,17 @@ _DETECTORS: Mapping[Detector, Watch] = {
 _TRACE = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which of the workers this is: its number, from 0, and the folder where they tell each other how they are."""
+
+    folder: Path
+    number: int = 0
+
+
 class Gateway:
     """The data plane: an ASGI 3 application (https://asgi.readthedocs.io) for HTTP and lifespan."""
 
@@ -64,6 +81,8 @@ class Gateway:
         pool: Pool,
         clock: Clock,
         secret: bytes,
+        tracing: Tracing,
+        place: Place,
     ) -> None:
         self._snapshots = snapshots
         self._exchange = exchange
@@ -74,6 +93,8 @@ class Gateway:
         self._ids = Ids()
         self._pseudonyms: dict[str, str] = {}
         self._feedback = FeedbackDesk(journal, clock, secret)
+        self._tracing = tracing
+        self._worker = Worker(place.folder, place.number, metrics, self._state)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Of ASGI."""
@@ -88,7 +109,7 @@ class Gateway:
             else:
                 await self._other(_path(scope), scope, receive, send)
         except NoriaError as error:
-            self._metrics.refused.labels(str(error.status)).inc()
+            self._metrics.refused(error.status)
             headers = error_headers(error)
             if isinstance(error, WrongMethod):
                 headers.append((b"allow", (_method(_path(scope)) or "POST").encode()))
@@ -106,6 +127,9 @@ class Gateway:
         trace = headers.get(b"traceparent")
         if trace is not None and _TRACE.fullmatch(trace):
             turn.trace = trace.decode()
+        if self._tracing.on:
+            turn.route = f"/v1{api.path}"
+            self._tracing.begin(turn)
         await self._exchange.serve(turn, api, holder, headers, receive, send)
 
     async def _other(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,9 +154,7 @@ class Gateway:
 
     async def _open(self, path: str, send: Send) -> None:
         if path == "/metrics":
-            outstanding = self._snapshots.replicas.outstanding()
-            body = self._metrics.expose(outstanding, self._snapshots.current.snapshot.version)
-            await answer(send, 200, body, [(b"content-type", CONTENT_TYPE)])
+            await answer(send, 200, self._worker.expose(), [(b"content-type", CONTENT_TYPE)])
         elif path == "/ready" and not self._snapshots.current.live:
             await answer(send, 503, b'{"status":"no route yet"}')
         else:
@@ -155,9 +177,24 @@ class Gateway:
         return found
 
     def _health(self) -> bytes:
-        version = self._snapshots.current.snapshot.version
-        inflight = self._snapshots.replicas.outstanding()
-        return orjson.dumps({"status": "ok", "snapshot": version, "inflight": inflight})
+        state = self._state()
+        return orjson.dumps(
+            {"status": "ok", "pid": os.getpid(), "snapshot": state.snapshot, "inflight": state.inflight}
+        )
+
+    def _state(self) -> State:
+        replicas = self._snapshots.replicas
+        return State(
+            self._snapshots.current.snapshot.version, len(self._exchange.inflight), dict(replicas.outstanding()),
+            dict(replicas.breakers()),
+        )  # fmt: skip
+
+    async def _follow(self) -> None:
+        """Take over what a new snapshot says of tracing. Opening an exporter happens in a thread."""
+        try:
+            await asyncio.to_thread(self._tracing.follow, self._snapshots.current.rules)
+        except NoriaError as error:
+            _log.warning("requests are not traced: %s; %s", error.fact, error.hint)
 
     def _models(self, holder: Holder) -> bytes:
         view = self._snapshots.current
@@ -176,6 +213,7 @@ class Gateway:
         chores = [
             asyncio.create_task(self._snapshots.follow()),
             asyncio.create_task(self._exchange.inflight.sweep()),
+            asyncio.create_task(self._worker.beat(self._follow)),
         ]
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -183,16 +221,37 @@ class Gateway:
             chore.cancel()
             with suppress(asyncio.CancelledError):
                 await chore
+        self._worker.write()
+        await asyncio.to_thread(self._tracing.close)
         self._pool.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def build(snapshots: SnapshotFile, recorder: Recorder, limits: Ledger, clock: Clock, secret: bytes) -> Gateway:
-    """Put a gateway together. `secret` keys the pseudonyms of users; the caller closes recorder and limits."""
+def build(
+    snapshots: SnapshotFile,
+    recorder: Recorder,
+    limits: Ledger,
+    clock: Clock,
+    secret: bytes,
+    place: Place | None = None,
+    open_exporter: Callable[[str], Exporter] | None = None,
+) -> Gateway:
+    """Put a gateway together. `secret` keys the pseudonyms of users; the caller closes recorder and limits.
+
+    `place` is that of a gateway on its own beside the snapshot, where none is given; `open_exporter` opens what sends
+    spans to a collector's address.
+    """
+    place = place or Place(snapshots.path.parent / "workers")
     metrics, pool = Metrics(), Pool()
     journal = Journal(recorder, metrics, _scrubbed, lambda: _drops(snapshots))
-    exchange = Exchange(snapshots, pool, journal, limits, Guards(_DETECTORS), clock, secret)
-    return Gateway(snapshots, exchange, journal, metrics, pool, clock, secret)
+    tracing = Tracing(open_exporter or _no_exporter, lambda spans: metrics.count("spans_dropped", spans))
+    journal.ended = tracing.ended
+    exchange = Exchange(snapshots, pool, journal, limits, Guards(_DETECTORS), clock, secret, tracing)
+    return Gateway(snapshots, exchange, journal, metrics, pool, clock, secret, tracing, place)
+
+
+def _no_exporter(address: str) -> Exporter:
+    raise Unavailable(f"nothing here can send spans to '{address}'", "unset [gateway] otlp")
 
 
 def _scrubbed(text: str) -> str:

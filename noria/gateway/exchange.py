@@ -18,10 +18,12 @@ from noria.gateway.events import AnswerStream
 from noria.gateway.guard import Guards, Refused
 from noria.gateway.inflight import Inflight
 from noria.gateway.limits import Ledger
+from noria.gateway.metrics import cause_of
 from noria.gateway.record import GONE, Journal, Turn, pseudonym
 from noria.gateway.routing import LiveArm, Replica, pick
 from noria.gateway.shadow import Shadows
 from noria.gateway.snapshot import Holder, SnapshotFile, View
+from noria.gateway.spans import Tracing
 from noria.gateway.wire import (
     INTERNAL,
     JSON,
@@ -62,6 +64,7 @@ class Exchange:
         guards: Guards,
         clock: Clock,
         secret: bytes,
+        tracing: Tracing,
     ) -> None:
         self.inflight = Inflight()
         self.shadows = Shadows(pool, journal)
@@ -72,6 +75,7 @@ class Exchange:
         self._guards = guards
         self._clock = clock
         self._secret = secret
+        self._tracing = tracing
 
     async def serve(
         self, turn: Turn, api: Api, holder: Holder, headers: Mapping[bytes, bytes], receive: Receive, send: Send
@@ -98,7 +102,7 @@ class Exchange:
                 _leave(turn)
             else:
                 # The server gives up on what it could not drain.
-                turn.ended(503, "the gateway was stopped")
+                turn.ended(503, "the gateway was stopped", "stopped")
                 raise
         except Exception:
             # The server logs the fault; the client gets it in the shape that it can read.
@@ -178,9 +182,10 @@ class Exchange:
                 replica.outstanding += 1
                 breaker = replica.breaker
                 breaker.sent()
+                trace = turn.trace if turn.span is None else self._tracing.asked(turn.span, replica)
                 try:
                     reply = await self._pool.post(
-                        replica.target(ask.api.path), prepared.body, stream=ask.stream, trace=turn.trace
+                        replica.target(ask.api.path), prepared.body, stream=ask.stream, trace=trace
                     )
                     if reply.status == 200:
                         first = await reply.more() if ask.stream else b""
@@ -276,7 +281,7 @@ class Exchange:
     async def _cut(self, turn: Turn, stream: AnswerStream, refused: Refused, send: Send) -> None:
         """End a stream of which a guard lets nothing more pass: logged first, then told, by raising what it said."""
         turn.heard.finish_reason = "content_filter"
-        turn.ended(refused.status, refused.fact)
+        turn.ended(refused.status, refused.fact, cause_of(refused))
         self._finish(turn)
         if turn.started:
             await send({"type": "http.response.body", "body": stream.cut_off(), "more_body": True})
@@ -297,7 +302,7 @@ class Exchange:
     async def _refuse(self, turn: Turn, error: NoriaError, send: Send) -> None:
         """Tell the client of an error, inside the stream when that has begun."""
         if not turn.recorded:
-            turn.ended(error.status, error.fact)
+            turn.ended(error.status, error.fact, cause_of(error))
             try:
                 self._finish(turn)
             except Unavailable as unlogged:
@@ -321,7 +326,7 @@ class Exchange:
 
 def _leave(turn: Turn) -> None:
     if not turn.recorded:
-        turn.ended(GONE, "the client left")
+        turn.ended(GONE, "the client left", "client_left")
 
 
 def _release(turn: Turn) -> None:

@@ -22,6 +22,8 @@ from noria.settings import LimitSettings
 SUBJECTS: Final = 8192
 """Keys and tasks that one file has room for."""
 WORKERS: Final = 32
+_INEXACT: Final = 1e-4
+"""Seconds that a sum of times since 1970 may be off."""
 _MINUTE: Final = 60.0
 _DAY: Final = 86400.0
 
@@ -92,21 +94,25 @@ class Ledger:
     """The shared counters. `worker` is this worker's number, from 0; `alone` that there is no other one."""
 
     def __init__(self, file: Path, worker: int = 0, alone: bool = True) -> None:
-        """Open or make the file; what a dead worker of this number had in flight is forgotten. Raises OSError."""
+        """Open or make the file; what a dead worker of this number had in flight is forgotten. Raises OSError.
+
+        One that is alone forgets what any worker had in flight.
+        """
         self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        size = SUBJECTS * _NUMBERS * 8
-        if os.fstat(self._fd).st_size != size:
-            os.ftruncate(self._fd, 0)
-            os.ftruncate(self._fd, size)
-        self._map = mmap.mmap(self._fd, size)
-        whole = memoryview(self._map)
-        self._names, self._numbers, self._counts = whole.cast("Q"), whole.cast("d"), whole.cast("H")
         self._worker = worker
         self._alone = alone
         self._places: dict[str, int] = {}
+        size = SUBJECTS * _NUMBERS * 8
         with self._locked():
+            if os.fstat(self._fd).st_size != size:
+                os.ftruncate(self._fd, 0)
+                os.ftruncate(self._fd, size)
+            self._map = mmap.mmap(self._fd, size)
+            whole = memoryview(self._map)
+            self._names, self._numbers, self._counts = whole.cast("Q"), whole.cast("d"), whole.cast("H")
             for place in range(SUBJECTS):
-                self._counts[place * 4 * _NUMBERS + _STREAMS + worker] = 0
+                for each in range(WORKERS) if alone else (worker,):
+                    self._counts[place * 4 * _NUMBERS + _STREAMS + each] = 0
 
     def close(self) -> None:
         """Let go of the file."""
@@ -179,12 +185,12 @@ class Ledger:
             numbers[at + _TODAY], numbers[at + _USED], numbers[at + _SPENT] = now // _DAY, 0.0, 0.0
         if (
             subject.per_request
-            and (wait := max(numbers[at + _REQUESTS] - now, 0.0) + subject.per_request - _MINUTE) > 1e-6
+            and (wait := max(numbers[at + _REQUESTS] - now, 0.0) + subject.per_request - _MINUTE) > _INEXACT
         ):
             raise Limited("requests_per_minute", subject.shown, subject.limits.requests_per_minute or 0, wait)
         # One request that is larger than a whole minute's allowance may pass when nothing else is in use.
         taken = min(_MINUTE, tokens * subject.per_token)
-        if taken and (wait := max(numbers[at + _TOKENS] - now, 0.0) + taken - _MINUTE) > 1e-6:
+        if taken and (wait := max(numbers[at + _TOKENS] - now, 0.0) + taken - _MINUTE) > _INEXACT:
             raise Limited("tokens_per_minute", subject.shown, subject.limits.tokens_per_minute or 0, wait)
         if subject.most_tokens and numbers[at + _USED] + tokens > subject.most_tokens:
             raise Limited("tokens_per_day", subject.shown, subject.most_tokens, _DAY - now % _DAY)
@@ -226,3 +232,8 @@ class Ledger:
             yield
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+
+def forget(file: Path, worker: int | None = None) -> None:
+    """Forget the requests in flight of a dead worker, or of all of them, when none is running; raises OSError."""
+    Ledger(file, worker or 0, alone=worker is None).close()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -21,6 +21,9 @@ from noria.gateway.routing import Live, LiveArm, Replica, position
 from noria.gateway.wire import error_event
 from noria.ports import Recorder
 from noria.settings import RecordSettings
+
+if TYPE_CHECKING:
+    from noria.gateway.spans import Trace
 
 GONE = 499
 """Status of an interaction whose client left before the end (nginx's number for it)."""
@@ -64,6 +67,11 @@ class Turn:
 
     trainable = True
     trace: str | None = None
+    """The value of traceparent that stands for this request (W3C Trace Context)."""
+    route = ""
+    """The path that was asked."""
+    span: Trace | None = None
+    """Where the request is traced: its identifiers."""
     query = b""
     """What stands after the question mark."""
     model = ""
@@ -77,6 +85,8 @@ class Turn:
     context: str | None = None
     status = 500
     error: str | None = "the gateway failed"
+    cause = "internal"
+    """Why it failed, in a word of few (`metrics.cause_of`)."""
     stream = False
     first_token_seconds: float | None = None
     findings: Sequence[str] = ()
@@ -120,9 +130,9 @@ class Turn:
         """Seconds since the request came."""
         return time.perf_counter() - self.began
 
-    def ended(self, status: int, error: str | None) -> None:
-        """Note how it ended."""
-        self.status, self.error = status, error
+    def ended(self, status: int, error: str | None, cause: str = "") -> None:
+        """Note how it ended; `cause` is a word of `metrics.cause_of`."""
+        self.status, self.error, self.cause = status, error, cause
 
     @property
     def served_by(self) -> str:
@@ -201,7 +211,9 @@ class Journal:
         self, recorder: Recorder, metrics: Metrics, redact: Callable[[str], str], drops: Callable[[], bool]
     ) -> None:
         self._recorder = recorder
-        self._metrics = metrics
+        self.metrics = metrics
+        self.ended: Callable[[Turn, float], None] | None = None
+        """Told of every request that has ended and is being traced, with the seconds that it took."""
         self._redact = redact
         self._drops = drops
 
@@ -210,7 +222,7 @@ class Journal:
         try:
             self._recorder.append(line)
         except OSError as error:
-            self._metrics.unlogged.inc()
+            self.metrics.count("unlogged")
             if self._drops():
                 return False
             raise Unavailable(
@@ -231,7 +243,9 @@ class Journal:
             safe = True
         finally:
             arm = turn.arm.arm.name if turn.arm is not None else ""
-            self._metrics.finished(
+            self.metrics.finished(
                 turn.model if turn.live is not None else OTHER, arm, turn.status if safe else Unavailable.status,
-                seconds, turn.first_token_seconds, turn.tokens,
+                seconds, turn.first_token_seconds, turn.tokens, turn.cause if safe else "unlogged",
             )  # fmt: skip
+            if turn.span is not None and self.ended is not None:
+                self.ended(turn, seconds)

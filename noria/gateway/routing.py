@@ -203,12 +203,19 @@ class Replicas:
         return tuple(self._one(endpoint) for endpoint in arm.upstreams)
 
     def keep(self, used: Collection[Endpoint]) -> None:
-        """Forget those that no route leads to any more."""
-        self.known = {endpoint: replica for endpoint, replica in self.known.items() if endpoint in used}
+        """Forget those that no route leads to any more and that have nothing in flight."""
+        self.known = {
+            endpoint: replica for endpoint, replica in self.known.items() if endpoint in used or replica.outstanding
+        }
 
     def outstanding(self) -> Mapping[str, int]:
         """Requests in flight by address."""
+        # A snapshot may be taken over in another thread meanwhile.
         return {each.endpoint.url: each.outstanding for each in list(self.known.values()) if each.outstanding}
+
+    def breakers(self) -> Mapping[str, str]:
+        """State of each replica's breaker by address."""
+        return {each.endpoint.url: each.breaker.state for each in list(self.known.values())}
 
     def _one(self, endpoint: Endpoint) -> Replica:
         found = self.known.get(endpoint)

@@ -11,6 +11,7 @@ from noria.gateway.answers import Heard, read
 from noria.gateway.ask import Ask
 from noria.gateway.client import Pool, Reply, UpstreamError
 from noria.gateway.faults import engine_fault
+from noria.gateway.metrics import cause_of
 from noria.gateway.record import Journal, Turn
 from noria.gateway.routing import Live, LiveArm, Replica, pick
 from noria.types import new_id
@@ -20,13 +21,12 @@ MOST = 64
 
 
 class Shadows:
-    """Sends the copies. `left_out` counts those that were not sent because there were too many."""
+    """Sends the copies. Those that are not sent because there are too many are counted."""
 
     def __init__(self, pool: Pool, journal: Journal) -> None:
         self._pool = pool
         self._journal = journal
         self._tasks: set[asyncio.Task[None]] = set()
-        self.left_out = 0
 
     def mirror(self, turn: Turn, ask: Ask, live: Live) -> None:
         """Begin to ask a shadow, if the route has one for this request and it has not been asked yet."""
@@ -37,7 +37,7 @@ class Shadows:
         if arm is None or not ask.api.generates:
             return
         if len(self._tasks) >= MOST:
-            self.left_out += 1
+            self._journal.metrics.count("shadows_left_out")
             return
         copy = Turn(new_id(turn.at), turn.at, turn.seconds, turn.api, turn.user, turn.key)
         copy.conversation, copy.model, copy.trainable = turn.conversation, turn.model, False
@@ -62,9 +62,9 @@ class Shadows:
             read(reply.body or b"", copy.heard, copy.model, live.task is not None and ask.api.chats, True, None)
             copy.ended(200, None)
         except UpstreamError as error:
-            copy.ended(502, str(error))
+            copy.ended(502, str(error), "unavailable")
         except NoriaError as error:
-            copy.ended(error.status, error.fact)
+            copy.ended(error.status, error.fact, cause_of(error))
         finally:
             replica.outstanding -= 1
             # A record that the disk refuses is counted; nobody waits for the answer that it would withhold.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -62,7 +63,7 @@ class SnapshotFile:
 
     def __init__(self, path: Path, open_index: Callable[[Path], Index]) -> None:
         """Read the file; raises NotFound or Invalid: there is nothing to go back to yet."""
-        self._path = path
+        self.path: Final = path
         self._open_index = open_index
         self._indexes: dict[str, Index] = {}
         self.replicas = Replicas(time.monotonic)
@@ -93,19 +94,19 @@ class SnapshotFile:
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
-            found = os.stat(self._path)
+            found = os.stat(self.path)
         except OSError:
             return None
         return found.st_mtime_ns, found.st_ino, found.st_size
 
     def _read(self) -> View:
-        where = self._path.name
+        where = self.path.name
         try:
-            snapshot = Snapshot.model_validate_json(self._path.read_bytes())
+            snapshot = Snapshot.model_validate_json(self.path.read_bytes())
             view = self._view(snapshot)
         except FileNotFoundError as error:
             raise NotFound(
-                f"there is no '{where}' in '{self._path.parent}'", "start noria up: it writes the file"
+                f"there is no '{where}' in '{self.path.parent}'", "start noria up: it writes the file"
             ) from error
         except OSError as error:
             raise Invalid(f"'{where}' cannot be read: {error.strerror}", "check its owner and mode") from error
