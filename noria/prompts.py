@@ -101,7 +101,7 @@ def render(system: str | None, messages: Sequence[Message], context: str | None)
     return [Message.model_validate(message) for message in dress(system, given, context)]
 
 
-def dress(system: str | None, messages: Sequence[Mapping[str, Any]], context: str | None) -> list[dict[str, Any]]:
+def dress(system: str | None, messages: Sequence[Mapping[str, Any]], context: str | None) -> list[Mapping[str, Any]]:
     """As `render`, for messages in OpenAI's form: tool calls, tool results and images stay as they are.
 
     Raises Invalid when the conversation ends neither with the user nor with a tool's result.
@@ -110,15 +110,21 @@ def dress(system: str | None, messages: Sequence[Mapping[str, Any]], context: st
     if last.get("role") not in ("user", "tool"):
         role = f"'{last.get('role')}'" if messages else "nothing"
         raise Invalid(f"the conversation ends with {role}, not with the user", "send the user's message last")
-    own = [text_of(message.get("content")) for message in messages if message.get("role") in _HEADS]
-    heads = [text for text in (system, *own) if text]
-    turns = [dict(message) for message in messages if message.get("role") not in _HEADS]
+    heads = [system] if system else []
+    turns: list[Mapping[str, Any]] = []
+    for message in messages:
+        if message.get("role") not in _HEADS:
+            turns.append(message)
+        elif text := text_of(message.get("content")):
+            heads.append(text)
     if last["role"] == "user":
-        turns[-1]["content"] = _asked(context, last.get("content"))
-    return [*([{"role": "system", "content": "\n".join(heads)}] if heads else []), *turns]
+        turns[-1] = {**last, "content": _asked(context, last.get("content"))}
+    return [{"role": "system", "content": "\n".join(heads)}, *turns] if heads else turns
 
 
 def _asked(context: str | None, content: object) -> object:
+    if isinstance(content, str):
+        return question_part(context, content)
     if is_text(content):
         return question_part(context, text_of(content))
     # Among images and sounds the text that is the question comes last.

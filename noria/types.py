@@ -309,11 +309,12 @@ class Finding(Record):
 
 
 class Endpoint(Record):
-    """Where a running engine answers OpenAI's API; `key` is its bearer token, `model` what it calls its model."""
+    """Where an engine answers OpenAI's API, with bearer token and name of its model; `paths` are not below `url`."""
 
     url: str
     key: str
     model: str
+    paths: tuple[tuple[str, str], ...] = ()
 
 
 class Arm(Record):

@@ -5,23 +5,39 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
+from pydantic import JsonValue
+
 from noria.errors import Invalid
 from noria.ports import Platform
+from noria.settings import LimitSettings, known
 from noria.types import ApiKey, new_id
 
 Role = Literal["admin", "developer", "user"]
 ROLES = ("admin", "developer", "user")
 
 
-def make(platform: Platform, name: str, role: str) -> tuple[ApiKey, str]:
-    """A new key of 256 random bits; the second value is its text, which is nowhere stored. Raises Invalid."""
+def make(
+    platform: Platform, name: str, role: str, models: Sequence[str] = (), limits: LimitSettings | None = None
+) -> tuple[ApiKey, str]:
+    """A new key of 256 random bits; the second value is its text, which is nowhere stored. Raises Invalid.
+
+    Without `models` it may ask all that its role may; without `limits` those of [gateway] hold.
+    """
     if role not in ROLES:
         raise Invalid(f"there is no role '{role}'", f"one of: {', '.join(ROLES)}")
     if not name or len(name) > 63:
         raise Invalid(f"'{name}' is no name for a key", "1 to 63 characters")
+    tasks = platform.settings.tasks
+    for model in models:
+        # Base models and adapters, which a developer may ask, are known only once their engine runs.
+        if not model or (role == "user" and model not in tasks):
+            raise Invalid(
+                f"there is no task '{model}', and a key of role 'user' may ask tasks only", known(model, tasks)
+            )
     text = f"noria-{secrets.token_urlsafe(32)}"
     now = platform.clock.now()
     key = ApiKey(
@@ -31,6 +47,8 @@ def make(platform: Platform, name: str, role: str) -> tuple[ApiKey, str]:
         prefix=text[:12],
         role=cast(Role, role),
         made=now,
+        models=tuple(dict.fromkeys(models)),
+        limits={} if limits is None else limits.model_dump(mode="json", exclude_none=True),
     )
     platform.keys.add(key)
     return key, text
@@ -55,3 +73,8 @@ def _write_private(file: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as handle:
         handle.write(text)
     fresh.replace(file)
+
+
+def shown(limits: Mapping[str, JsonValue]) -> str:
+    """A key's limits in a table, such as `60 requests/minute, 8 streams`; empty where [gateway] decides."""
+    return ", ".join(f"{value} {name.replace('_per_', '/')}" for name, value in limits.items())

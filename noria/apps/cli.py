@@ -69,12 +69,17 @@ def init(folder: Annotated[Path, typer.Argument(help="Where to make the project.
 @app.command()
 def up(
     ready_file: Annotated[Path | None, typer.Option(help="Write both URLs here once it answers.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=32, help="Gateway processes that share the port; else [gateway] workers.")
+    ] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="End with this process.")] = None,
     project: Folder = HERE,
 ) -> None:
     """Serve: engines, the OpenAI-compatible gateway and the control plane. Ctrl-C stops all of it.
 
-    Example: noria up --ready-file ready.json
+    SIGHUP reads noria.toml again without dropping a request.
+
+    Example: noria up --workers 4 --ready-file ready.json
     """
     from noria.apps.screen import Screen
     from noria.apps.up import Serving
@@ -84,7 +89,7 @@ def up(
 
         die_with_parent(parent)
     with Screen() as screen:
-        Serving(_open(project), screen, ready_file).run()
+        Serving(_open(project), screen, ready_file, workers).run()
 
 
 @app.command()
@@ -282,18 +287,33 @@ def demo(
 def create_key(
     name: Annotated[str, typer.Option(help="Who or what uses it.")],
     role: Annotated[str, typer.Option(help="admin, developer or user.")] = "user",
+    models: Annotated[str, typer.Option(help="What it may ask, with commas between; else all its role may.")] = "",
+    requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(min=1, help="Prompt and answer together.")] = None,
+    streams: Annotated[int | None, typer.Option(min=1, help="Requests at the same time.")] = None,
+    tokens_per_day: Annotated[int | None, typer.Option(min=1, help="Of a day in UTC.")] = None,
+    cost_per_day: Annotated[float | None, typer.Option(help="In the currency of the engines' prices.")] = None,
     as_json: AsJson = False,
     project: Folder = HERE,
 ) -> None:
-    """Make a key. It is shown this once; only its SHA-256 is kept.
+    """Make a key. It is shown this once; only its SHA-256 is kept. With a limit of its own, [gateway] limits are void.
 
-    Example: noria keys create --name app
+    Example: noria keys create --name app --models helpdesk --requests-per-minute 60
     """
     from noria.apps import access
     from noria.apps.screen import show
+    from noria.settings import LimitSettings
 
-    key, text = access.make(_open(project), name, role)
-    show({"id": key.id, "name": key.name, "role": key.role, "key": text} if as_json else text, as_json)
+    if cost_per_day is not None and not cost_per_day > 0:
+        raise Invalid(f"--cost-per-day is {cost_per_day:g}", "a number above 0; to end a key: noria keys revoke ID")
+    limits = LimitSettings(
+        requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, streams=streams,
+        tokens_per_day=tokens_per_day, cost_per_day=cost_per_day,
+    )  # fmt: skip
+    names = [each.strip() for each in models.split(",")] if models else []
+    key, text = access.make(_open(project), name, role, names, limits)
+    told = key.model_dump(mode="json", include={"id", "name", "role", "models", "limits"})
+    show({**told, "key": text} if as_json else text, as_json)
 
 
 @keys.command("list")
@@ -302,11 +322,17 @@ def list_keys(as_json: AsJson = False, project: Folder = HERE) -> None:
 
     Example: noria keys list
     """
+    from noria.apps import access
     from noria.apps.screen import show, table_of
 
-    found = [key.model_dump(mode="json", exclude={"sha256"}) for key in _open(project).keys.all()]
-    rows = [[key["id"], key["name"], key["role"], key["prefix"] + "…", key["revoked"] or ""] for key in found]
-    show(found, as_json, table_of(["id", "name", "role", "key", "revoked"], rows))
+    found = _open(project).keys.all()
+    rows = [
+        [key.id, key.name, key.role, f"{key.prefix}…", ", ".join(key.models), access.shown(key.limits),
+         key.revoked.isoformat() if key.revoked else ""]
+        for key in found
+    ]  # fmt: skip
+    told = [key.model_dump(mode="json", exclude={"sha256"}) for key in found]
+    show(told, as_json, table_of(["id", "name", "role", "key", "models", "limits", "revoked"], rows))
 
 
 @keys.command("revoke")

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import ctypes
 import gc
-import logging
 import os
 import secrets
 import signal
@@ -19,17 +18,20 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from noria.apps import port as ports
+from noria.apps.logs import configure
 from noria.backends.clock import SystemClock
 from noria.errors import Invalid, NoriaError, Unavailable
-from noria.gateway.app import build
+from noria.gateway.app import Place, build
+from noria.gateway.edge import Edge
 from noria.gateway.limits import Ledger
 from noria.gateway.snapshot import SnapshotFile
+from noria.gateway.spans import Exporter
 from noria.ports import Index
 from noria.traffic.segments import SegmentWriter
 
 DRAIN_SECONDS = 20
 KEEP_ALIVE_SECONDS = 75
-BACKLOG = 2048
 _PR_SET_PDEATHSIG = 1
 
 
@@ -53,16 +55,21 @@ class GatewayServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Of uvicorn, ten times a second: whether to stop."""
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in [each for each in self.server_state.connections if isinstance(each, Edge)]:
+                connection.check(now)
         return await super().on_tick(counter) or os.getppid() != self._parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM; returns the exit status."""
     options = _options(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    configure(options.worker)
     try:
         _die_with(options.parent)
-        serve(options.state, options.host, options.port, options.parent)
+        with contextlib.closing(ports.listen(options.host, options.port, options.workers is not None)) as listener:
+            serve(options.state, listener, options.parent, options.worker, options.workers or 1)
     except NoriaError as error:
         hint = f"; {error.hint}" if error.hint else ""
         sys.stderr.write(f"noria: {error.fact}{hint}\n")
@@ -70,21 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def serve(state: Path, host: str, port: int, parent: int) -> None:
-    """Serve on `host`:`port` (0 takes a free one) and write the address to `gateway.url`; raises NoriaError.
+def serve(state: Path, listener: socket.socket, parent: int, worker: int, workers: int) -> None:
+    """Serve on a listening socket as one of so many workers; writes its address to `gateway.url`. Raises NoriaError.
 
     After SIGTERM or SIGINT no connection is taken any more and requests in flight have DRAIN_SECONDS to finish.
     """
     snapshots = SnapshotFile(state / "snapshot.json", _open_index)
     secret = read_secret(state / "secret")
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_bind(host, port))
         recorder = stack.enter_context(_open_segments(state / "segments"))
-        limits = stack.enter_context(contextlib.closing(Ledger(state / "limits.bin")))
+        limits = stack.enter_context(contextlib.closing(Ledger(state / "limits.bin", worker, alone=workers == 1)))
         config = uvicorn.Config(
-            build(snapshots, recorder, limits, SystemClock(), secret),
-            http="httptools", ws="none", lifespan="on", interface="asgi3", access_log=False, log_config=None,
-            log_level="warning", server_header=False, proxy_headers=False, backlog=BACKLOG,
+            build(snapshots, recorder, limits, SystemClock(), secret, Place(state / "workers", worker), _open_exporter),
+            http=Edge, ws="none", lifespan="on", interface="asgi3", access_log=False, log_config=None,
+            log_level="warning", server_header=False, proxy_headers=False, backlog=ports.BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=DRAIN_SECONDS,
         )  # fmt: skip
         server = GatewayServer(config, lambda: _write_url(state / "gateway.url", listener), parent)
@@ -122,6 +128,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, required=True, help="folder with snapshot.json, secret and segments")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    parser.add_argument("--worker", type=int, default=0, help="number of this one of several workers, from 0")
+    parser.add_argument("--workers", type=int, help="how many share the port; without it, nobody does")
     parser.add_argument("--parent", type=int, default=os.getppid(), help="process to die with (default: the starter)")
     return parser.parse_args(arguments)
 
@@ -142,6 +150,12 @@ def _open_index(folder: Path) -> Index:
     return Indexes().open(folder)
 
 
+def _open_exporter(address: str) -> Exporter:
+    from noria.backends import otlp
+
+    return otlp.open(address)
+
+
 def _open_segments(folder: Path) -> SegmentWriter:
     try:
         return SegmentWriter(folder)
@@ -149,37 +163,16 @@ def _open_segments(folder: Path) -> SegmentWriter:
         raise Unavailable(f"'{folder}' cannot be written: {error.strerror}", "check its owner and disk") from error
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as error:
-        raise Invalid(f"'{host}:{port}' is not an address of this machine", "check --host and --port") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        # Listening at once lets a taken port show here, and early clients wait instead of being refused.
-        listener.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise Unavailable(f"cannot listen on {host}:{port}: {reason}", "choose another port with --port") from error
-    return listener
-
-
 def _write_url(file: Path, listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    fresh.write_text(f"http://{shown}:{port}")
+    fresh.write_text(ports.url_of(listener))
     fresh.replace(file)
 
 
 def _require_fast_stack(config: uvicorn.Config) -> None:
     """Refuse to serve on uvicorn's slow fall-backs, which it takes without a word."""
-    parser = config.http_protocol_class
-    if getattr(parser, "__name__", "") != "HttpToolsProtocol":
-        raise Unavailable("uvicorn does not use httptools", "pip install httptools")
+    if config.http_protocol_class is not Edge:
+        raise Unavailable("uvicorn does not use the gateway's protocol", "install the version in constraints.txt")
     if not isinstance(asyncio.get_running_loop(), uvloop.Loop):
         raise Unavailable("the event loop is not uvloop's", "pip install uvloop")
 

@@ -7,47 +7,39 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import Popen
 from types import FrameType
 
-import httpx
 import uvicorn
 
-from noria.apps import access, api
+from noria.apps import access, api, reload
 from noria.apps.screen import Screen
-from noria.backends.child import spawn, stop
+from noria.apps.workers import Workers
 from noria.deployment.fleet import Fleet
-from noria.deployment.supervise import Supervised
-from noria.errors import Conflict, Unavailable
+from noria.errors import Conflict, NoriaError, Unavailable
 from noria.ports import Platform
-from noria.settings import child_environment
 from noria.types import Snapshot
 
 TICK = 0.25
 """Seconds between two looks at the ledger and the children."""
-DRAIN = 25.0
-"""Seconds that the gateway gets to finish what is in flight."""
 
 
 class Serving:
     """The running tree. `run` returns when it was told to stop."""
 
-    def __init__(self, platform: Platform, screen: Screen, ready_file: Path | None) -> None:
+    def __init__(self, platform: Platform, screen: Screen, ready_file: Path | None, workers: int | None = None) -> None:
+        """`workers` is the number of gateway processes; without it that of [gateway] workers."""
         self._platform = platform
         self._screen = screen
         self._ready_file = ready_file
         self._state = platform.settings.state
         self._stopping = threading.Event()
-        self._gateway = Supervised(self._start_gateway, _lives, _end, time.monotonic)
-        self._http = httpx.Client(timeout=2.0, trust_env=False)
-        self._address = ""
-        self._fleet = Fleet(platform, self._publish, self._released, screen.line, time.monotonic)
+        self._reloading = threading.Event()
+        self._count = workers or platform.settings.gateway.workers
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; raises Conflict when this project is up already or a port is taken."""
@@ -55,75 +47,67 @@ class Serving:
             access.admin_key(self._platform)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._stop)
+            signal.signal(signal.SIGHUP, self._reload)
+            workers = self._workers()
+            fleet = Fleet(self._platform, self._publish, workers.released, self._screen.line, time.monotonic)
             (self._state / "snapshot.json").unlink(missing_ok=True)
-            self._publish(self._fleet.snapshot)
+            self._publish(fleet.snapshot)
             self._screen.line("starting engines…")
             try:
-                self._loop(control)
+                self._loop(fleet, workers, control)
             finally:
-                self._gateway.close()
-                self._fleet.close()
+                workers.close()
+                fleet.close()
                 for name in ("up.json", "gateway.url"):
                     (self._state / name).unlink(missing_ok=True)
 
-    def _loop(self, control: str) -> None:
+    def _loop(self, fleet: Fleet, workers: Workers, control: str) -> None:
         announced = False
-        log = self._state / "logs" / "gateway.log"
-        before = log.stat().st_size if log.is_file() else 0
-        self._gateway.begin()
+        workers.begin()
         while not self._stopping.is_set():
-            self._fleet.poll()
-            self._gateway.poll()
-            if self._gateway.child is None and not self._address and (fact := _refusal(log, before)):
-                raise Unavailable(fact, "free the port, or set [runtime] listen")
-            if not announced and self._serves():
-                self._announce(control)
+            if self._reloading.is_set():
+                self._reloading.clear()
+                self._read_again(fleet)
+            fleet.poll()
+            workers.poll()
+            if not announced and (fact := workers.refusal()):
+                raise Unavailable(fact, "look at .noria/logs/gateway.log")
+            if not announced and self._serves(fleet, workers):
+                self._announce(workers.address, control)
                 announced = True
             self._stopping.wait(TICK)
 
-    def _announce(self, control: str) -> None:
-        urls = {"data": self._address, "control": control, "pid": os.getpid()}
+    def _workers(self) -> Workers:
+        host, port = _split(self._platform.settings.runtime.listen)
+        try:
+            return Workers(self._state, host, port, self._count, os.getpid())
+        except NoriaError as error:
+            raise Unavailable(
+                error.fact, "free the port, or set [runtime] listen",
+                where=self._platform.settings.place("runtime", "listen"),
+            ) from error  # fmt: skip
+
+    def _read_again(self, fleet: Fleet) -> None:
+        """Take over a changed noria.toml, as far as that can be done while serving; a faulty one changes nothing."""
+        try:
+            fresh = reload.platform(self._platform)
+            fleet.take(fresh)
+        except NoriaError as error:
+            self._screen.line(f"{error.where or 'noria.toml'}: {error.fact}; what was in use before stays in use")
+            return
+        self._platform = fresh
+        self._screen.line("noria.toml was read again")
+
+    def _announce(self, address: str, control: str) -> None:
+        urls = {"data": address, "control": control, "pid": os.getpid()}
         for file in (self._state / "up.json", self._ready_file):
             if file is not None:
                 _write(file, json.dumps(urls))
-        self._screen.line(f"data plane     {self._address}/v1   (key: {self._state.name}/admin.key)")
+        self._screen.line(f"data plane     {address}/v1   (key: {self._state.name}/admin.key)")
         self._screen.line(f"control plane  {control}")
 
-    def _serves(self) -> bool:
-        health = self._health()
-        return (
-            health is not None
-            and health["snapshot"] == self._fleet.snapshot.version
-            and bool(self._fleet.snapshot.routes or not self._platform.settings.tasks)
-        )
-
-    def _start_gateway(self) -> Popen[bytes]:
-        host, port = _split(self._platform.settings.runtime.listen)
-        if self._address:
-            # Clients know the port that was taken at the first start.
-            port = int(self._address.rpartition(":")[2])
-        (self._state / "gateway.url").unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "noria.apps.gateway", "--state", str(self._state)]
-        argv += ["--host", host, "--port", str(port), "--parent", str(os.getpid())]
-        return spawn(argv, log=self._state / "logs" / "gateway.log", env=child_environment())
-
-    def _health(self) -> dict[str, object] | None:
-        file = self._state / "gateway.url"
-        if not file.is_file():
-            return None
-        self._address = file.read_text().strip()
-        try:
-            answer: dict[str, object] = self._http.get(f"{self._address}/health").json()
-        except (httpx.HTTPError, ValueError):
-            return None
-        return answer
-
-    def _released(self, version: int, url: str) -> bool:
-        health = self._health()
-        if health is None:
-            return False
-        inflight, taken = health.get("inflight"), health.get("snapshot")
-        return isinstance(taken, int) and taken >= version and not (isinstance(inflight, dict) and inflight.get(url))
+    def _serves(self, fleet: Fleet, workers: Workers) -> bool:
+        return workers.have(fleet.snapshot.version) and bool(fleet.snapshot.routes or not self._platform.settings.tasks)
 
     def _publish(self, snapshot: Snapshot) -> None:
         _write(self._state / "snapshot.json", snapshot.model_dump_json(), private=True)
@@ -131,13 +115,8 @@ class Serving:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping.set()
 
-
-def _lives(gateway: Popen[bytes]) -> bool:
-    return gateway.poll() is None
-
-
-def _end(gateway: Popen[bytes]) -> None:
-    stop(gateway, DRAIN)
+    def _reload(self, number: int, frame: FrameType | None) -> None:
+        self._reloading.set()
 
 
 @contextmanager
@@ -178,14 +157,6 @@ def _control_plane(platform: Platform) -> Iterator[str]:
 def _split(listen: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     return host or "127.0.0.1", int(port)
-
-
-def _refusal(log: Path, start: int) -> str:
-    """What the gateway said when it would not start; empty when it was killed, which the next start may survive."""
-    with log.open("rb") as file:
-        file.seek(start)
-        said = [line for line in file.read().decode(errors="replace").splitlines() if line.startswith("noria: ")]
-    return said[-1].removeprefix("noria: ") if said else ""
 
 
 def _write(file: Path, text: str, private: bool = False) -> None:

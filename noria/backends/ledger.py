@@ -18,6 +18,7 @@ from noria.backends.sql import tables as t
 from noria.errors import Conflict, Invalid, NotFound, Unavailable
 from noria.types import ApiKey, Artifact, Cycle, Deployment, Ref, Run
 
+CONNECT_SECONDS = 5
 SQL_FOLDER = Path(__file__).parent / "sql"
 
 
@@ -31,7 +32,8 @@ def open_engine(url: str, root: Path) -> Engine:
     if local and parsed.database and not Path(parsed.database).is_absolute():
         parsed = parsed.set(database=str(root / parsed.database))
     try:
-        engine = sa.create_engine(parsed, connect_args={"timeout": 30} if local else {})
+        patience = {"timeout": 30} if local else {"connect_timeout": CONNECT_SECONDS}
+        engine = sa.create_engine(parsed, connect_args=patience)
         if local:
             sa.event.listen(engine, "connect", _tune_sqlite)
             with _one_at_a_time(Path(str(parsed.database) + ".lock")):
@@ -41,7 +43,17 @@ def open_engine(url: str, root: Path) -> Engine:
     except (sa.exc.OperationalError, ModuleNotFoundError) as error:
         shown = parsed.render_as_string(hide_password=True)
         raise Unavailable(f"the ledger '{shown}' cannot be opened: {error}", "check [runtime] ledger") from error
+    sa.event.listen(engine, "handle_error", _tell_absence, retval=True)
     return engine
+
+
+def _tell_absence(context: sa.engine.ExceptionContext) -> Unavailable | None:
+    """An Unavailable for what tells that the database is away; None leaves the error as it is."""
+    error = context.sqlalchemy_exception
+    if context.is_disconnect or isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+        words = str(context.original_exception).strip().partition("\n")[0]
+        return Unavailable(f"the ledger does not answer: {words}", "check [runtime] ledger")
+    return None
 
 
 def _tune_sqlite(connection: sqlite3.Connection, _record: object) -> None:

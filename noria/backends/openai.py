@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import JsonValue
@@ -13,6 +14,9 @@ from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 from noria.ports import EngineKind
 from noria.settings import EngineSettings, engine_key
 from noria.types import Caps, Endpoint, Generation, Message, Ref, digest_of
+
+ROOTED: Final[Mapping[str, tuple[str, ...]]] = {"vllm": ("/tokenize", "/classify")}
+"""What servers of a kind have at their root and not below `/v1`."""
 
 
 def open() -> EngineKind:
@@ -109,6 +113,7 @@ def _connect(settings: EngineSettings) -> ChatClient:
     """A client for the first model that the server lists."""
     url = _address(settings)
     key = engine_key(settings, url)
+    paths = tuple((path, path) for path in ROOTED.get(settings.kind, ()))
     hint = f"is it running? curl {url}/models"
     probe = ChatClient(Endpoint(url=url, key=key, model=""), url, hint)
     try:
@@ -117,4 +122,4 @@ def _connect(settings: EngineSettings) -> ChatClient:
         raise Unavailable(f"engine '{url}' lists no models", f"look at it: curl {url}/models") from error
     finally:
         probe.close()
-    return ChatClient(Endpoint(url=url, key=key, model=str(model)), url, hint)
+    return ChatClient(Endpoint(url=url, key=key, model=str(model), paths=paths), url, hint)

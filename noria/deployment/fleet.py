@@ -7,19 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from noria import prompts
-from noria.deployment.supervise import Backoff, Supervised
-from noria.errors import NoriaError
+from noria.deployment.replicas import Replicas, each_of
+from noria.deployment.supervise import Backoff
+from noria.errors import NoriaError, Unavailable
 from noria.ports import Engine, Platform
-from noria.settings import ArmSettings, TaskSettings
+from noria.settings import ArmSettings, EngineSettings, TaskSettings
 from noria.types import Arm, Candidate, KeyGrant, Ref, Route, Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """An engine that is kept alive with these adapters."""
-
-    keeper: Supervised[Engine]
-    adapters: frozenset[Ref]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +58,12 @@ class Fleet:
         self._released = released
         self._report = report
         self._monotonic = monotonic
-        self._running: dict[str, Running] = {}
+        self._running: dict[str, Replicas] = {}
+        self._bases: dict[str, tuple[EngineSettings, Ref, str]] = {}
+        self._champions: dict[str, Candidate | None] = {}
+        self._keys: dict[str, KeyGrant] = {}
+        self._asked = False
+        self._fault = ""
         self._draining: list[Draining] = []
         self._closing: list[threading.Thread] = []
         self._failed: dict[str, Failed] = {}
@@ -77,8 +75,12 @@ class Fleet:
         return self._snapshot
 
     def poll(self) -> None:
-        """Bring what runs one step nearer to what the ledger wants."""
-        wanted = {name: self._wanted(name, task) for name, task in self._platform.settings.tasks.items()}
+        """Bring what runs one step nearer to what the ledger wants; while that is away, to what it wanted last."""
+        self._ask_ledger()
+        tasks = self._platform.settings.tasks.items()
+        wanted = {name: found for name, task in tasks if (found := self._wanted(name, task)) is not None}
+        for engine in sorted(self._running.keys() - self._engines()):
+            self._drain(self._running.pop(engine))
         for engine in sorted(self._engines()):
             adapters = frozenset(
                 each.adapter for each in wanted.values() if each.engine == engine and each.adapter is not None
@@ -90,7 +92,7 @@ class Fleet:
     def close(self) -> None:
         """Stop every engine."""
         for running in self._running.values():
-            running.keeper.close()
+            running.close()
         for each in self._draining:
             self._close(each.engine)
         self._running, self._draining = {}, []
@@ -103,15 +105,69 @@ class Fleet:
         others = {each for task in tasks for each in (*(arm.engine for arm in task.arms.values()), *task.fallback)}
         return {task.engine for task in tasks} | others
 
-    def _wanted(self, name: str, task: TaskSettings) -> Candidate:
-        settings = self._platform.settings.engines[task.engine]
-        base, quantization = self._platform.engines[settings.kind].base(settings)
+    def take(self, platform: Platform) -> None:
+        """Go on with other settings. An engine whose table has changed is started anew, then the old one drained."""
+        self._platform = platform
+
+    def _ask_ledger(self) -> None:
+        try:
+            champions = {
+                name: live.champion if (live := self._platform.deployments.current(name)) else None
+                for name in self._platform.settings.tasks
+            }
+            keys = {
+                key.sha256: KeyGrant(id=key.id, name=key.name, role=key.role, models=key.models, limits=key.limits)
+                for key in self._platform.keys.all()
+                if key.revoked is None
+            }
+        except Unavailable as error:
+            if not self._asked:
+                raise
+            if error.fact != self._fault:
+                self._fault = error.fact
+                self._report(f"{error.fact}; keys and releases stay as they are")
+            return
+        if self._fault:
+            self._fault = ""
+            self._report("the ledger is back")
+        self._champions, self._keys, self._asked = champions, keys, True
+
+    def _base(self, engine: str) -> tuple[Ref, str] | None:
+        """An engine's base model; that of an attached engine as it was first seen, None before that."""
+        settings = self._platform.settings.engines[engine]
+        known = self._bases.get(engine)
+        if settings.url is not None and known is not None and known[0] == settings:
+            return known[1:]
+        try:
+            base, quantization = self._platform.engines[settings.kind].base(settings)
+        except Unavailable as error:
+            self._tried(engine, error)
+            return None
+        self._bases[engine] = (settings, base, quantization)
+        return base, quantization
+
+    def _tried(self, engine: str, error: NoriaError) -> None:
+        times = self._failed.get(engine, Failed(0, 0.0)).times + 1
+        delay = Backoff().delay(times)
+        self._failed[engine] = Failed(times, self._monotonic() + delay)
+        self._report(f"engine '{engine}' did not start: {error.fact}; next try in {delay:.1f} s")
+
+    def _waits(self, engine: str) -> bool:
+        return self._monotonic() < self._failed.get(engine, Failed(0, 0.0)).due
+
+    def _wanted(self, name: str, task: TaskSettings) -> Candidate | None:
+        """What is to serve a task; None as long as its engine's base model is not known."""
+        if task.engine not in self._bases and self._waits(task.engine):
+            return None
+        found = self._base(task.engine)
+        if found is None:
+            return None
+        base, quantization = found
         plain = Candidate(
             task=name, base=base, adapter=None, engine=task.engine, quantization=quantization,
             prompt=prompts.definition(task.system),
         )  # fmt: skip
-        live = self._platform.deployments.current(name)
-        champion = live.champion if live else None
+        champion = self._champions.get(name)
         if champion is None:
             return plain
         missing = [ref for ref in (champion.adapter, champion.index) if ref and not self._platform.lake.has(ref)]
@@ -119,51 +175,52 @@ class Fleet:
         return champion if fits and not missing else plain
 
     def _keep(self, name: str, adapters: frozenset[Ref]) -> None:
+        settings = self._platform.settings.engines[name]
         running = self._running.get(name)
-        if running is not None and running.adapters == adapters:
-            restarts = running.keeper.restarts
-            running.keeper.poll()
-            if running.keeper.restarts != restarts:
-                self._report(f"engine '{name}' had died and was started again")
+        if running is not None:
+            died, back = running.poll()
+            if died:
+                self._report(f"engine '{name}' died{_of(died, settings)}")
+            if back:
+                self._report(f"engine '{name}' had died and was started again{_of(back, settings)}")
+            if running.adapters == adapters and running.settings == settings:
+                return
+        if self._waits(name):
             return
-        failed = self._failed.get(name, Failed(0, 0.0))
-        if self._monotonic() < failed.due:
-            return
-        keeper = self._keeper(name, adapters)
+        fresh = self._replicas(name, settings, adapters)
         try:
-            keeper.begin()
+            faults = fresh.begin()
         except NoriaError as error:
-            delay = Backoff().delay(failed.times + 1)
-            self._failed[name] = Failed(failed.times + 1, self._monotonic() + delay)
-            self._report(f"engine '{name}' did not start: {error.fact}; next try in {delay:.1f} s")
+            self._tried(name, error)
             return
         self._failed.pop(name, None)
-        if running is not None and running.keeper.child is not None:
-            self._draining.append(Draining(running.keeper.child, self._snapshot.version + 1))
-        self._running[name] = Running(keeper, adapters)
+        for fault in faults:
+            self._report(f"a replica of engine '{name}' did not start: {fault.fact}; it is tried again")
+        if running is not None:
+            self._drain(running)
+        self._running[name] = fresh
         self._report(f"engine '{name}' ready with {len(adapters)} adapter{'s' if len(adapters) != 1 else ''}")
 
-    def _keeper(self, name: str, adapters: frozenset[Ref]) -> Supervised[Engine]:
-        settings = self._platform.settings.engines[name]
+    def _replicas(self, name: str, settings: EngineSettings, adapters: frozenset[Ref]) -> Replicas:
         kind = self._platform.engines[settings.kind]
         folders = {ref: self._platform.lake.path(ref) for ref in sorted(adapters, key=str)}
+        logs = self._platform.settings.state / "logs"
 
-        def start() -> Engine:
-            return kind.start(settings, folders, self._platform.settings.state / "logs" / f"engine-{name}.log")
+        def start(each: EngineSettings, number: int) -> Engine:
+            return kind.start(each, folders, logs / f"engine-{name}{f'-{number}' if number else ''}.log")
 
-        return Supervised(start, lambda engine: engine.alive(), self._close, self._monotonic)
+        return Replicas(settings, adapters, start, self._close, self._monotonic)
+
+    def _drain(self, replicas: Replicas) -> None:
+        self._draining += [Draining(engine, self._snapshot.version + 1) for engine in replicas.children]
 
     def _announce(self, wanted: dict[str, Candidate]) -> None:
-        routes = {name: route for name, each in wanted.items() if (route := self._route(name, each)) is not None}
-        keys = {
-            key.sha256: KeyGrant(id=key.id, name=key.name, role=key.role, models=key.models, limits=key.limits)
-            for key in self._platform.keys.all()
-            if key.revoked is None
-        }
-        gateway = self._platform.settings.gateway.model_dump(mode="json")
+        tasks = self._platform.settings.tasks
+        routes = {name: route for name in tasks if (route := self._route(name, wanted.get(name))) is not None}
         new = Snapshot(
-            version=self._snapshot.version + 1, routes={**self._plain(), **routes}, keys=keys, gateway=gateway
-        )
+            version=self._snapshot.version + 1, routes={**self._plain(), **routes}, keys=self._keys,
+            gateway=self._platform.settings.gateway.model_dump(mode="json"),
+        )  # fmt: skip
         if new.model_copy(update={"version": self._snapshot.version}) != self._snapshot:
             self._publish(new)
             self._snapshot = new
@@ -172,35 +229,35 @@ class Fleet:
         """Base models and adapters under their own names, for those who want them as they are."""
         routes: dict[str, Route] = {}
         for name, running in self._running.items():
-            engine = running.keeper.child
-            if engine is None:
-                continue
-            base = engine.endpoint.model
-            routes.setdefault(base, Route(arms=(self._arm(name, engine, None, base),)))
+            base = running.endpoints[0].model
+            routes.setdefault(base, Route(arms=(self._arm(name, running, None, base),)))
             for ref in running.adapters:
-                routes.setdefault(f"{base}:{ref.digest}", Route(arms=(self._arm(name, engine, ref, str(ref)),)))
+                routes.setdefault(f"{base}:{ref.digest}", Route(arms=(self._arm(name, running, ref, str(ref)),)))
         return routes
 
-    def _arm(self, name: str, engine: Engine, adapter: Ref | None, served_by: str) -> Arm:
+    def _arm(self, name: str, replicas: Replicas, adapter: Ref | None, served_by: str) -> Arm:
         price = self._platform.settings.engines[name].price
         return Arm(
             served_by=served_by,
             engine=name,
-            upstreams=(engine.endpoint,),
-            extra=engine.extra(adapter),
+            upstreams=replicas.endpoints,
+            extra=replicas.live[0].extra(adapter),
             price=(price.prompt, price.completion),
         )
 
-    def _route(self, name: str, wanted: Candidate) -> Route | None:
+    def _route(self, name: str, wanted: Candidate | None) -> Route | None:
+        """A task's route; the one that it has already, as long as what is wanted is not ready."""
         task = self._platform.settings.tasks[name]
         running = self._running.get(task.engine)
-        engine = running.keeper.child if running else None
-        if running is None or engine is None:
-            return self._snapshot.routes.get(name)
-        if wanted.adapter is not None and wanted.adapter not in running.adapters:
+        if (
+            wanted is None
+            or running is None
+            or running.settings != self._platform.settings.engines[task.engine]
+            or (wanted.adapter is not None and wanted.adapter not in running.adapters)
+        ):
             return self._snapshot.routes.get(name)
         index = self._platform.lake.path(wanted.index) / "index" if wanted.index and task.context else None
-        champion = self._arm(task.engine, engine, wanted.adapter, str(wanted.ref))
+        champion = self._arm(task.engine, running, wanted.adapter, str(wanted.ref))
         others = [self._other(arm, each) for arm, each in task.arms.items()]
         rest = max(0.0, 1.0 - sum(arm.share for arm in task.arms.values() if not arm.shadow))
         spare = [self._other("fallback", ArmSettings(engine=each, share=0.0)) for each in task.fallback]
@@ -216,10 +273,9 @@ class Fleet:
     def _other(self, name: str, wanted: ArmSettings) -> Arm | None:
         """Another engine's base model, where that engine runs."""
         running = self._running.get(wanted.engine)
-        engine = running.keeper.child if running else None
-        if engine is None:
+        if running is None:
             return None
-        arm = self._arm(wanted.engine, engine, None, engine.endpoint.model)
+        arm = self._arm(wanted.engine, running, None, running.endpoints[0].model)
         return arm.model_copy(update={"name": name, "share": wanted.share, "shadow": wanted.shadow})
 
     def _let_go(self) -> None:
@@ -236,3 +292,9 @@ class Fleet:
         thread = threading.Thread(target=engine.close, name="close-engine")
         thread.start()
         self._closing = [*(each for each in self._closing if each.is_alive()), thread]
+
+
+def _of(number: int, settings: EngineSettings) -> str:
+    """How many of how many, where there are several."""
+    count = len(each_of(settings))
+    return f" ({number} of {count} replicas)" if count > 1 else ""

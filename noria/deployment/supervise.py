@@ -74,6 +74,10 @@ class Supervised(Generic[T]):
         self._due = None
         return self._child
 
+    def later(self) -> None:
+        """Count a start that failed as one more crash, so that `poll` tries again when the delay is over."""
+        self._crashed()
+
     def poll(self) -> T | None:
         """Look at the child once and do what is due; returns the child in use.
 

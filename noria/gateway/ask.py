@@ -13,44 +13,70 @@ import orjson
 
 from noria import prompts
 from noria.errors import Invalid
+from noria.gateway.answers import Filter
+from noria.gateway.events import AnswerStream
+from noria.gateway.faults import engine_fault, said
+from noria.gateway.record import Turn
 from noria.gateway.routing import Live, LiveArm
+from noria.gateway.wire import EngineFault, read_object
 from noria.settings import GatewaySettings
 
 _OURS: Final = frozenset(("metadata", "store", "user", "max_completion_tokens", "safety_identifier", "service_tier"))
 """Fields of a chat request that are for noria or renamed, and are not sent on."""
 _ROLES: Final = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
+_PLAIN: Final = ("user", "assistant", "system")
+_LACKING: Final = (404, 405, 501)
+"""How engines say that they have no such endpoint."""
 CHARS_PER_TOKEN: Final = 4
 """For estimates where an engine does not count: the usual ratio for English."""
 
 
-@dataclass(slots=True)
 class Ask:
-    """A checked request. `messages` is a conversation, `texts` what the request says in words."""
+    """A checked request, of `size` bytes. `messages` is its conversation, where it has one."""
 
-    api: Api
-    body: Mapping[str, Any]
     messages: Sequence[Mapping[str, Any]] = ()
-    texts: Sequence[str] = ()
-    stream: bool = False
-    usage: bool = False
+    stream = False
+    usage = False
     """Whether the client asked for the usage chunk at the end of a stream."""
     max_tokens: int | None = None
-    choices: int = 1
+    choices = 1
     stop: tuple[str, ...] = ()
-    logprobs: bool = False
+    logprobs = False
     """Whether the client asked for log-probabilities."""
-    size: int = 0
-    """Bytes of the body."""
 
-    def tokens(self, live: Live) -> int:
-        """Most tokens that it will use, estimated before an engine has counted them."""
-        default = live.task.max_tokens if live.task else 256
-        return self.size // CHARS_PER_TOKEN + (self.max_tokens or default) * self.choices
+    def __init__(self, api: Api, body: Mapping[str, Any], size: int) -> None:
+        self.api = api
+        self.body = body
+        self.size = size
+
+    def generation(self, rules: GatewaySettings) -> None:
+        """Read the fields that all generating endpoints share; raises Invalid."""
+        body = self.body
+        if "stream" in body:
+            self.stream = flag(body, "stream")
+        if "stream_options" in body:
+            options = body["stream_options"] or {}
+            if not isinstance(options, dict):
+                raise Invalid("'stream_options' is not an object", 'send {"include_usage": true}')
+            self.usage = bool(options.get("include_usage"))
+        self.max_tokens = longest(body, rules.max_tokens)
+        if "n" in body:
+            self.choices = _choices(body["n"], rules.choices)
+        if "stop" in body:
+            self.stop = _stop(body["stop"])
+
+    def tokens(self, live: Live) -> tuple[int, int]:
+        """Tokens of the prompt and most tokens of the answer, estimated before an engine has counted them."""
+        prompt = self.size // CHARS_PER_TOKEN
+        if not self.api.generates:
+            return prompt, 0
+        default = live.task.max_tokens if live.task is not None else 256
+        return prompt, (self.max_tokens or default) * self.choices
 
     def prefix(self) -> str:
         """The beginning of the prompt, by which a replica that knows it is found."""
         head = "".join(text if isinstance(text := each.get("content"), str) else "" for each in self.messages[:2])
-        return head or "".join(self.texts[:1])
+        return head or "".join(self.api.texts(self)[:1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +92,40 @@ class Api:
 
     generates = False
     """Whether it produces text, whose length the caller limits."""
+    chats = False
+    """Whether it is a conversation, to which a task's prompt definition belongs."""
+    told: tuple[str, ...] = ()
+    """Fields of the body that the record has among its messages already."""
 
-    def __init__(self, name: str, path: str, texts: Sequence[str] = ()) -> None:
-        """`texts` names the fields that hold the caller's words; the first one must be there."""
+    def __init__(self, name: str, path: str, texts: Sequence[str] = (), *, kept: bool = False) -> None:
+        """`texts` names the fields that hold the caller's words and must be there.
+
+        `kept` is whether the engine's whole answer goes into the record; vectors and token ids would only fill it.
+        """
         self.name = name
         self.path = path
         self._texts = tuple(texts)
+        self._kept = kept
+
+    def read(self, body: bytes, query: bytes) -> dict[str, Any]:
+        """The fields of a request; raises Invalid."""
+        return read_object(body)
+
+    def unnamed(self, tasks: Sequence[str]) -> str:
+        """The model of a request that names none, for a caller who may ask these tasks; empty where it must."""
+        return ""
 
     def parse(self, body: Mapping[str, Any], rules: GatewaySettings, size: int) -> Ask:
         """Check a request; raises Invalid with the field that is wrong."""
-        found = [text for name in self._texts for text in _words(body.get(name))]
-        if self._texts and not body.get(self._texts[0]):
-            raise Invalid(f"'{self._texts[0]}' is missing or empty", f"send {self._texts[0]}")
-        return Ask(self, body, texts=found, size=size)
+        for name in self._texts:
+            value = body.get(name)
+            if not isinstance(value, str | list) or not value:
+                raise Invalid(f"'{name}' is missing, empty or no text", f"send {' and '.join(self._texts)}")
+        return Ask(self, body, size)
+
+    def texts(self, ask: Ask) -> list[str]:
+        """What the request says in words."""
+        return [text for name in self._texts for text in _words(ask.body.get(name))]
 
     def prepare(self, live: Live, arm: LiveArm, ask: Ask) -> Prepared:
         """The body for an engine behind a route."""
@@ -87,26 +134,68 @@ class Api:
         body.update(arm.arm.extra)
         return Prepared(orjson.dumps(body))
 
+    def fault(self, status: int, body: bytes, engine: str) -> EngineFault:
+        """What an engine's answer that has not status 200 means to the client."""
+        if status not in _LACKING:
+            return engine_fault(status, body)
+        message, _ = said(body)
+        return EngineFault(404, f"engine '{engine}' does not offer {self.path}: {message}", "not_found_error")
+
+    def relay(self, body: bytes, ask: Ask, turn: Turn) -> bytes:
+        """An engine's answer as the client gets it, under the name that it knows the model by; notes its usage."""
+        try:
+            found = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise EngineFault(502, "the engine's answer is not JSON") from error
+        if self._kept:
+            turn.heard.whole = found
+        if not isinstance(found, dict):
+            return body
+        turn.heard.usage(found)
+        if found.get("model", turn.model) == turn.model:
+            return body
+        found["model"] = turn.model
+        return orjson.dumps(found)
+
+    def render(self, document: dict[str, Any], ask: Ask, turn: Turn) -> Mapping[str, Any]:
+        """A chat or text completion as this endpoint's clients expect it."""
+        return document
+
+    def stream(self, ask: Ask, turn: Turn, strip: bool, logprobs: bool, filtered: Filter | None = None) -> AnswerStream:
+        """What makes of an engine's stream this endpoint's; arguments as of AnswerStream."""
+        return AnswerStream(turn.heard, turn.model, ask.usage, strip, logprobs, filtered)
+
 
 class Chat(Api):
     """Chat completions. A task's prompt definition, context and defaults are applied here."""
 
     generates = True
+    chats = True
 
-    def __init__(self) -> None:
-        super().__init__("chat", "/chat/completions")
+    def __init__(self, name: str = "chat") -> None:
+        super().__init__(name, "/chat/completions")
+
+    def fault(self, status: int, body: bytes, engine: str) -> EngineFault:
+        """As `Api.fault`: every engine has this endpoint."""
+        return engine_fault(status, body)
 
     def parse(self, body: Mapping[str, Any], rules: GatewaySettings, size: int) -> Ask:
         """As `Api.parse`."""
-        messages = _messages(body.get("messages"), rules.messages)
-        return Ask(
-            self, body, messages, [_text(message) for message in messages], size=size,
-            **_generation(body, rules, logprobs=flag(body, "logprobs")),
-        )  # fmt: skip
+        ask = Ask(self, body, size)
+        ask.messages = _messages(body.get("messages"), rules.messages)
+        ask.generation(rules)
+        ask.logprobs = flag(body, "logprobs")
+        return ask
+
+    def texts(self, ask: Ask) -> list[str]:
+        """As `Api.texts`."""
+        return [_text(message) for message in ask.messages]
 
     def prepare(self, live: Live, arm: LiveArm, ask: Ask) -> Prepared:
         """As `Api.prepare`; raises Invalid when the conversation does not end with the user."""
-        body = {name: value for name, value in ask.body.items() if name not in _OURS}
+        body = dict(ask.body)
+        for name in _OURS & body.keys():
+            del body[name]
         context = None
         task = live.task
         if task is not None:
@@ -135,7 +224,7 @@ class Completions(Api):
     generates = True
 
     def __init__(self) -> None:
-        super().__init__("completions", "/completions")
+        super().__init__("completions", "/completions", ("prompt",))
 
     def parse(self, body: Mapping[str, Any], rules: GatewaySettings, size: int) -> Ask:
         """As `Api.parse`."""
@@ -145,10 +234,15 @@ class Completions(Api):
         if not isinstance(prompt, str | list):
             raise Invalid("'prompt' is neither a string nor a list", 'send "prompt": "…"')
         wanted = body.get("logprobs")
-        return Ask(
-            self, body, texts=_words(prompt), size=size,
-            **_generation(body, rules, logprobs=wanted is not None and wanted is not False),
-        )  # fmt: skip
+        ask = Ask(self, body, size)
+        ask.generation(rules)
+        ask.logprobs = wanted is not None and wanted is not False
+        if isinstance(prompt, list) and not isinstance(prompt[0], int):
+            # A list of numbers is one prompt; of anything else each one is answered.
+            if len(prompt) > rules.messages:
+                raise Invalid(f"there are {len(prompt)} prompts; the most is {rules.messages}", "send fewer at a time")
+            ask.choices *= len(prompt)
+        return ask
 
     def prepare(self, live: Live, arm: LiveArm, ask: Ask) -> Prepared:
         """As `Api.prepare`."""
@@ -165,9 +259,8 @@ class Completions(Api):
 CHAT: Final = Chat()
 COMPLETIONS: Final = Completions()
 EMBEDDINGS: Final = Api("embeddings", "/embeddings", ("input",))
-RERANK: Final = Api("rerank", "/rerank", ("query", "documents"))
-CLASSIFY: Final = Api("classify", "/classify", ("input",))
-TOKENIZE: Final = Api("tokenize", "/tokenize")
+RERANK: Final = Api("rerank", "/rerank", ("query", "documents"), kept=True)
+CLASSIFY: Final = Api("classify", "/classify", ("input",), kept=True)
 
 
 def flag(body: Mapping[str, Any], name: str) -> bool:
@@ -176,20 +269,6 @@ def flag(body: Mapping[str, Any], name: str) -> bool:
     if value is not None and not isinstance(value, bool):
         raise Invalid(f"'{name}' is '{value}', not true or false", f"send true or false for {name}")
     return bool(value)
-
-
-def _generation(body: Mapping[str, Any], rules: GatewaySettings, *, logprobs: bool) -> dict[str, Any]:
-    options = body.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise Invalid("'stream_options' is not an object", 'send {"include_usage": true}')
-    return {
-        "stream": flag(body, "stream"),
-        "usage": bool(options.get("include_usage")),
-        "max_tokens": _max_tokens(body, rules.max_tokens),
-        "choices": _choices(body.get("n"), rules.choices),
-        "stop": _stop(body.get("stop")),
-        "logprobs": logprobs,
-    }
 
 
 def _with_usage(body: dict[str, Any], ask: Ask) -> None:
@@ -205,6 +284,8 @@ def _messages(found: object, most: int) -> list[dict[str, Any]]:
     if len(found) > most:
         raise Invalid(f"there are {len(found)} messages; the most is {most}", "send the latest ones")
     for number, message in enumerate(found):
+        if type(message) is dict and type(message.get("content")) is str and message.get("role") in _PLAIN:
+            continue
         if not isinstance(message, dict):
             raise Invalid(f"'messages.{number}' is not an object", 'send {"role": "user", "content": "…"}')
         role, content = message.get("role"), message.get("content")
@@ -229,12 +310,17 @@ def _words(found: object) -> list[str]:
     if isinstance(found, str):
         return [found]
     if isinstance(found, list):
-        return [each for each in found if isinstance(each, str)]
+        # Documents to be ranked may be objects.
+        words = (each.get("text") if isinstance(each, dict) else each for each in found)
+        return [each for each in words if isinstance(each, str)]
     return []
 
 
-def _max_tokens(body: Mapping[str, Any], most: int) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens"):
+def longest(
+    body: Mapping[str, Any], most: int, names: Sequence[str] = ("max_completion_tokens", "max_tokens")
+) -> int | None:
+    """The number of tokens that an answer may have, in the first of these fields; raises Invalid."""
+    for name in names:
         value = body.get(name)
         if value is None:
             continue

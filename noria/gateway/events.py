@@ -5,12 +5,15 @@ Server-sent events as in the WHATWG HTML standard, section 9.2, with OpenAI's ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
 
-from noria.gateway.answers import Heard
+from noria.errors import NoriaError
+from noria.gateway.answers import SAID, Filter, Heard, screen
+from noria.gateway.guard import Refused
+from noria.gateway.wire import error_event
 
 DONE = b"data: [DONE]\n\n"
 
@@ -44,7 +47,7 @@ class AnswerStream:
         usage: whether the client asked for the usage chunk.
         strip: whether white space before the answer is left out.
         logprobs: whether the client asked for log-probabilities; else they are taken out again.
-        filtered: makes of each new text of a choice the text that may be sent, and of None the rest.
+        filtered: makes of more of a text the text that may be sent, and of None the rest; texts have names.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class AnswerStream:
         usage: bool,
         strip: bool = True,
         logprobs: bool = True,
-        filtered: Callable[[int, str | None], str] | None = None,
+        filtered: Filter | None = None,
     ) -> None:
         self.heard = heard
         self._model = model
@@ -69,6 +72,10 @@ class AnswerStream:
         """The engine has said that the stream is at its end."""
         self.error: str | None = None
         """What the engine said went wrong in the middle of its answer."""
+        self.refused: Refused | None = None
+        """Why a guard lets nothing more of the answer pass."""
+        self._last: Mapping[str, Any] = {}
+        self._names: dict[int, list[str]] = {}
 
     @property
     def held(self) -> bool:
@@ -80,16 +87,47 @@ class AnswerStream:
         """Whether the answer came to its end, so that an end of the stream is no truncation."""
         return self.error is None and (self.done or self.held)
 
-    def tail(self, more: bytes = b"") -> bytes:
-        """What was held back, then `more`, then the end mark."""
-        return b"".join((*self._tail, more, DONE))
+    def broken(self, error: NoriaError) -> bytes:
+        """The event that tells the client why the stream ends before the answer does."""
+        return error_event(error)
+
+    def tail(self, noria: Mapping[str, Any] | None = None) -> bytes:
+        """What was held back, then the end mark; `noria` becomes a field of the chunk with the finish reason."""
+        if noria is not None:
+            self._tail = self._noted(noria)
+        return b"".join((*self._tail, DONE))
+
+    def cut_off(self) -> bytes:
+        """The chunk that ends every choice that is open where a guard lets nothing more pass."""
+        chat = "completion.chunk" in str(self._last.get("object", "chat.completion.chunk"))
+        left: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
+        choices = [{"index": each, **left, "finish_reason": "content_filter"} for each in range(self.heard.choices)]
+        return self._named(b"", self._own(choices), True)
+
+    def _noted(self, noria: Mapping[str, Any]) -> list[bytes]:
+        tail = list(self._tail)
+        for place in range(len(tail) - 1, -1, -1):
+            if b'"choices":[{' in tail[place].replace(b" ", b""):
+                chunk = orjson.loads(tail[place][5:])
+                tail[place] = b"data: %b\n\n" % orjson.dumps({**chunk, "noria": noria})
+                return tail
+        return [*tail, self._named(b"", {**self._own([]), "noria": noria}, True)]
+
+    def _own(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """A chunk of our own that looks like the engine's last one."""
+        return {
+            **{name: self._last[name] for name in ("id", "object", "created") if name in self._last},
+            "choices": choices,
+        }
 
     def feed(self, piece: bytes) -> bytes:
         """Take in what the engine sent; returns what may go to the client now, whole events only."""
         out: list[bytes] = []
         for event in self._events.feed(piece):
             for passed in self._event(event):
-                (self._tail if self.held else out).append(passed)
+                (self._tail if self.held or self.done else out).append(passed)
+            if self.refused is not None:
+                break
         return out[0] if len(out) == 1 else b"".join(out)
 
     def _event(self, event: bytes) -> Iterator[bytes]:
@@ -107,6 +145,10 @@ class AnswerStream:
             payload = event[5:].strip()
         if payload == b"[DONE]":
             self.done = True
+            for number in list(self._names):
+                # An engine that gives no finish reason.
+                if rest := self._rest(number, "delta" in str(self._last)):
+                    yield self._named(b"", self._own([rest]), True)
             return
         try:
             chunk = orjson.loads(payload)
@@ -118,24 +160,28 @@ class AnswerStream:
         yield from self._chunk(event, chunk)
 
     def _chunk(self, event: bytes, chunk: dict[str, Any]) -> Iterator[bytes]:
-        if "error" in chunk:
-            found = chunk["error"]
+        found = chunk.get("error")
+        choices = chunk.get("choices")
+        if found or (choices is None and chunk.get("object") == "error"):
+            found = found or chunk
             self.error = str(found.get("message", found)) if isinstance(found, dict) else str(found)
             return
         self.heard.usage(chunk)
-        choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices:
-            if self._usage:
+            # Only the usage is what the client may not have asked for.
+            if self._usage or not chunk.get("usage"):
                 yield self._named(event, chunk, False)
             return
+        self._last = chunk
         changed = False
         for choice in choices:
             if isinstance(choice, dict):
                 rest, altered = self._choice(choice)
                 changed |= altered
                 if rest:
-                    yield b"data: %b\n\n" % orjson.dumps({**chunk, "model": self._model, "choices": [rest]})
-        yield self._named(event, chunk, changed)
+                    yield self._named(b"", self._own([rest]), True)
+        if not (changed and self._filtered is not None and _says_nothing(chunk)):
+            yield self._named(event, chunk, changed)
 
     def _named(self, event: bytes, chunk: dict[str, Any], changed: bool) -> bytes:
         if chunk.get("model") != self._model:
@@ -152,26 +198,62 @@ class AnswerStream:
         holder, name = (delta, "content") if isinstance(delta, dict) else (choice, "text")
         text = holder.get(name)
         if isinstance(text, str) and text:
-            said = text.lstrip() if self._strip and not self.heard.texts[number] else text
-            self.heard.text(number, said)
-            if self._filtered is not None:
-                said = self._filtered(number, said)
-            if said != text:
-                holder[name] = said
+            said = text.lstrip() if self._strip and not self.heard.begun_by(number) else text
+            sent = said if self._filtered is None else self._through(number, "", said)
+            self.heard.text(number, said, sent)
+            if sent != text:
+                holder[name] = sent
                 changed = True
-        if isinstance(delta, dict):
+        if isinstance(delta, dict) and len(delta) > (1 if text else 0):
+            if self._filtered is not None:
+                changed |= screen(delta, lambda key, value: self._through(number, f".{key}", value))
             self.heard.other(number, delta)
+        self.heard.around(number, choice)
         changed |= self._logprob(choice)
         reason = choice.get("finish_reason")
         if not isinstance(reason, str):
             return None, changed
+        rest = self._rest(number, isinstance(delta, dict)) if self._filtered is not None else None
+        if self.refused is not None:
+            choice["finish_reason"] = None
+            return rest, True
         self._ended += 1
         self.heard.finish_reason = reason
-        rest = self._filtered(number, None) if self._filtered is not None else ""
-        if not rest:
-            return None, changed
-        left = {"delta": {"content": rest}} if isinstance(delta, dict) else {"text": rest}
-        return {"index": number, **left, "finish_reason": None}, changed
+        return rest, changed
+
+    def _through(self, number: int, name: str, text: str | None) -> str:
+        """A text's next piece, or its end, as it may be sent; nothing once a guard has refused."""
+        if self.refused is not None or self._filtered is None:
+            return ""
+        known = self._names.setdefault(number, [])
+        if name not in known:
+            known.append(name)
+        try:
+            return self._filtered(f"{number}{name}", text)
+        except Refused as refused:
+            self.refused = refused
+            return refused.passed
+
+    def _rest(self, number: int, chat: bool) -> dict[str, Any] | None:
+        """A choice with what is left of its texts at its end."""
+        message: dict[str, Any] = {}
+        for name in self._names.pop(number, []):
+            rest = self._through(number, name, None)
+            if not rest:
+                continue
+            if not name:
+                message["content" if chat else "text"] = rest
+                self.heard.rest(number, rest)
+            elif name[1:] in SAID:
+                message[name[1:]] = rest
+            else:
+                call = {"index": int(name.rpartition(".")[2]), "function": {"arguments": rest}}
+                message.setdefault("tool_calls", []).append(call)
+        self._names.pop(number, None)
+        if not message:
+            return None
+        self.heard.other(number, message)
+        return {"index": number, **({"delta": message} if chat else message), "finish_reason": None}
 
     def _logprob(self, choice: dict[str, Any]) -> bool:
         found = choice.get("logprobs")
@@ -182,3 +264,14 @@ class AnswerStream:
             return False
         choice["logprobs"] = None
         return True
+
+
+def _says_nothing(chunk: Mapping[str, Any]) -> bool:
+    """Whether all that a chunk brought is held back."""
+    return chunk.get("usage") is None and all(
+        isinstance(choice, dict)
+        and choice.get("finish_reason") is None
+        and choice.get("logprobs") is None
+        and choice.get("delta", {"content": choice.get("text")}) == {"content": ""}
+        for choice in chunk["choices"]
+    )

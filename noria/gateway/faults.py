@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import orjson
 
-from noria.errors import NoriaError
 from noria.gateway.wire import EngineFault
 
+TEMPORARY = (502, 503, 504)
 
-def engine_fault(status: int, body: bytes) -> NoriaError:
+
+def engine_fault(status: int, body: bytes) -> EngineFault:
     """The fault in an answer that has not status 200."""
     message, kind = said(body)
     if status in (401, 403, 404):
@@ -16,7 +17,9 @@ def engine_fault(status: int, body: bytes) -> NoriaError:
         return EngineFault(502, f"the engine refused the gateway with status {status}: {message}")
     if status < 400:
         return EngineFault(502, f"the engine answered with status {status}")
-    return EngineFault(status, message, kind)
+    fault = EngineFault(status, message, kind)
+    fault.passing = status in TEMPORARY
+    return fault
 
 
 def said(body: bytes) -> tuple[str, str]:

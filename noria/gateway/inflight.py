@@ -20,13 +20,15 @@ class Inflight:
 
     def __init__(self) -> None:
         self._turns: dict[Turn, Receive] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
         return len(self._turns)
 
     def enter(self, turn: Turn, receive: Receive) -> None:
         """Begin to look after a request whose body has been read."""
-        turn.serving = asyncio.current_task()
+        # With the loop given, asking costs no look at the process.
+        turn.serving = asyncio.current_task(self._loop)
         self._turns[turn] = receive
 
     def leave(self, turn: Turn) -> None:
@@ -37,6 +39,7 @@ class Inflight:
 
     async def sweep(self) -> None:
         """Look after them for ever."""
+        self._loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = time.perf_counter()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from noria.gateway.client import Target, target
 from noria.ports import Index
-from noria.settings import TaskSettings
+from noria.settings import Action, Detector, RecordSettings, TaskSettings
 from noria.types import Arm, Endpoint, Route
 
 FAILURES = 5
@@ -88,10 +89,13 @@ class Replica:
         self._targets: dict[str, Target] = {}
 
     def target(self, path: str) -> Target:
-        """Where requests for this path go."""
+        """Where requests for this path go: below the engine's address, or where the engine says that it has it."""
         found = self._targets.get(path)
         if found is None:
-            found = self._targets[path] = target(self.endpoint.url, self.endpoint.key, path)
+            url, key = self.endpoint.url, self.endpoint.key
+            elsewhere = dict(self.endpoint.paths).get(path)
+            root = url if elsewhere is None else "{0.scheme}://{0.netloc}".format(urlsplit(url))
+            found = self._targets[path] = target(root, key, elsewhere or path)
         return found
 
 
@@ -102,6 +106,8 @@ class LiveArm:
     arm: Arm
     replicas: tuple[Replica, ...]
     index: Index | None
+    name: bytes
+    """What the header x-noria-served-by says."""
 
     def cost(self, prompt: int, completion: int) -> float:
         """What so many tokens cost."""
@@ -120,6 +126,13 @@ class Live:
     bounds: tuple[float, ...]
     shadows: tuple[LiveArm, ...] = ()
     fallbacks: tuple[LiveArm, ...] = ()
+    by_user: bool = True
+    """Whether it is users whose requests stay with one arm, and not conversations."""
+    inputs: Mapping[Detector, Action] | None = None
+    outputs: Mapping[Detector, Action] | None = None
+    """What guards look for, where they look at all."""
+    record: RecordSettings | None = None
+    """What is kept of its traffic, where that is not everything."""
 
     def choose(self, who: str) -> LiveArm:
         """The arm for a user or a conversation: always the same one as long as the shares stay."""
@@ -190,12 +203,19 @@ class Replicas:
         return tuple(self._one(endpoint) for endpoint in arm.upstreams)
 
     def keep(self, used: Collection[Endpoint]) -> None:
-        """Forget those that no route leads to any more."""
-        self.known = {endpoint: replica for endpoint, replica in self.known.items() if endpoint in used}
+        """Forget those that no route leads to any more and that have nothing in flight."""
+        self.known = {
+            endpoint: replica for endpoint, replica in self.known.items() if endpoint in used or replica.outstanding
+        }
 
     def outstanding(self) -> Mapping[str, int]:
         """Requests in flight by address."""
-        return {each.endpoint.url: each.outstanding for each in self.known.values() if each.outstanding}
+        # A snapshot may be taken over in another thread meanwhile.
+        return {each.endpoint.url: each.outstanding for each in list(self.known.values()) if each.outstanding}
+
+    def breakers(self) -> Mapping[str, str]:
+        """State of each replica's breaker by address."""
+        return {each.endpoint.url: each.breaker.state for each in list(self.known.values())}
 
     def _one(self, endpoint: Endpoint) -> Replica:
         found = self.known.get(endpoint)

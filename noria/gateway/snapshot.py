@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -16,7 +17,7 @@ from noria.errors import Invalid, NoriaError, NotFound
 from noria.gateway.limits import Subject
 from noria.gateway.routing import Live, LiveArm, Replicas, bounds_of
 from noria.ports import Index
-from noria.settings import GatewaySettings, LimitSettings, TaskSettings
+from noria.settings import GatewaySettings, LimitSettings, RecordSettings, TaskSettings
 from noria.types import Arm, KeyGrant, Route, Snapshot
 
 POLL_SECONDS = 0.2
@@ -29,6 +30,11 @@ class Holder:
 
     grant: KeyGrant
     subject: Subject
+
+    def may_ask(self, live: Live) -> bool:
+        """Whether this key may use a route: users have the tasks, others base models and adapters too."""
+        models = self.grant.models
+        return (not models or live.name in models) and (live.task is not None or self.grant.role != "user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,10 @@ class View:
     tasks: Mapping[str, Subject]
     rules: GatewaySettings
 
+    def open_to(self, holder: Holder) -> list[str]:
+        """The models that the holder of a key may ask, in order."""
+        return [name for name, live in sorted(self.live.items()) if holder.may_ask(live)]
+
 
 class SnapshotFile:
     """Follows a snapshot file: `current` is the last good one.
@@ -53,18 +63,13 @@ class SnapshotFile:
 
     def __init__(self, path: Path, open_index: Callable[[Path], Index]) -> None:
         """Read the file; raises NotFound or Invalid: there is nothing to go back to yet."""
-        self._path = path
+        self.path: Final = path
         self._open_index = open_index
         self._indexes: dict[str, Index] = {}
         self.replicas = Replicas(time.monotonic)
         self._seen = self._stamp()
         self.current = self._read()
         self.failures = 0
-
-    @property
-    def folder(self) -> Path:
-        """Where the file lies: the project's state."""
-        return self._path.parent
 
     def refresh(self) -> bool:
         """Take over the file if it was replaced; returns whether another snapshot is in use now."""
@@ -89,19 +94,19 @@ class SnapshotFile:
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
-            found = os.stat(self._path)
+            found = os.stat(self.path)
         except OSError:
             return None
         return found.st_mtime_ns, found.st_ino, found.st_size
 
     def _read(self) -> View:
-        where = self._path.name
+        where = self.path.name
         try:
-            snapshot = Snapshot.model_validate_json(self._path.read_bytes())
+            snapshot = Snapshot.model_validate_json(self.path.read_bytes())
             view = self._view(snapshot)
         except FileNotFoundError as error:
             raise NotFound(
-                f"there is no '{where}' in '{self._path.parent}'", "start noria up: it writes the file"
+                f"there is no '{where}' in '{self.path.parent}'", "start noria up: it writes the file"
             ) from error
         except OSError as error:
             raise Invalid(f"'{where}' cannot be read: {error.strerror}", "check its owner and mode") from error
@@ -138,18 +143,24 @@ class SnapshotFile:
             for replica in self.replicas.of(each):
                 # An address that no request could be sent to must show here.
                 replica.target("/")
+        task = None if route.task is None else TaskSettings.model_validate(route.task)
         return Live(
             name=name,
             route=route,
-            task=None if route.task is None else TaskSettings.model_validate(route.task),
+            task=task,
             arms=tuple(self._arm(arm) for arm in arms),
             bounds=bounds_of(arms),
             shadows=tuple(self._arm(arm) for arm in route.arms if arm.shadow),
             fallbacks=tuple(self._arm(arm) for arm in route.fallbacks),
+            by_user=task is None or task.sticky == "user",
+            inputs=(task.guards.input or None) if task is not None else None,
+            outputs=(task.guards.output or None) if task is not None else None,
+            record=task.record if task is not None and task.record != RecordSettings() else None,
         )
 
     def _arm(self, arm: Arm) -> LiveArm:
-        return LiveArm(arm, self.replicas.of(arm), None if arm.index is None else self._indexes[arm.index])
+        index = None if arm.index is None else self._indexes[arm.index]
+        return LiveArm(arm, self.replicas.of(arm), index, arm.served_by.encode("ascii", "replace"))
 
     def _open(self, folder: str) -> Index:
         try:

@@ -16,6 +16,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 INTERNAL = b'{"error":{"message":"the gateway failed","type":"internal_error","param":null,"code":"internal_error"}}'
+NESTING = 200
 JSON: Header = (b"content-type", b"application/json")
 
 
@@ -44,6 +45,8 @@ class EngineFault(NoriaError):
         super().__init__(fact)
         self.status = status
         self.code = kind
+        self.passing = False
+        """Whether the engine itself said 502, 503 or 504: another one, or the same a little later, may answer."""
 
 
 class ClientGone(Exception):
@@ -74,8 +77,13 @@ def read_object(body: bytes) -> dict[str, Any]:
     """A request's body as a JSON object; raises Invalid."""
     try:
         found = orjson.loads(body)
+        if body.count(b"[") + body.count(b"{") > NESTING:
+            # orjson reads four times as deep as it writes, and what cannot be written cannot be passed on or logged.
+            orjson.dumps([[[[found]]]])
     except orjson.JSONDecodeError as error:
         raise Invalid(f"the body is not JSON: {error}", "send one JSON object") from error
+    except TypeError as error:
+        raise Invalid("the body is nested too deep", f"send at most {NESTING} levels") from error
     if not isinstance(found, dict):
         raise Invalid("the body is JSON, but not an object", 'send {"model": …, "messages": […]}')
     return found
@@ -92,6 +100,11 @@ def error_body(error: NoriaError) -> bytes:
     """An error in OpenAI's shape, with the hint after the fact."""
     message = f"{error.fact}; {error.hint}" if error.hint else error.fact
     return orjson.dumps({"error": {"message": message, "type": error.code, "param": None, "code": error.code}})
+
+
+def error_event(error: NoriaError) -> bytes:
+    """An error as one event of a stream."""
+    return b"data: %b\n\n" % error_body(error)
 
 
 def error_headers(error: NoriaError) -> list[Header]:

@@ -6,8 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import Final
 
 from noria.types import Finding
+
+REACH: Final = 160
+"""Characters after its start within which a finding shows: an e-mail address before its first dot is the longest."""
+BEHIND: Final = 48
+"""Characters before its start that decide whether something is a finding."""
 
 _GATE = re.compile(r"[@\d]|::|PRIVATE KEY|xox[baprs]-|sk-")
 """What every kind holds at least; most texts without personal data end here."""
@@ -17,7 +23,7 @@ _PATTERN = re.compile(
     (?<![^\W_])(?=[+(]|\S{0,70}?[\d@:-])  # nothing begins inside a word; plain words end here
     (?:
     (?P<pem>-----BEGIN\ [A-Z ]{0,30}PRIVATE\ KEY-----
-        (?:[\s\S]{0,10000}?-----END\ [A-Z ]{0,30}PRIVATE\ KEY-----|[A-Za-z0-9+/=\s]*))
+        (?:(?:[^-]|-(?!----BEGIN)){0,10000}?-----END\ [A-Z ]{0,30}PRIVATE\ KEY-----|[A-Za-z0-9+/=\s]*))
     |(?P<key>(?<![\w-])(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{22,255}
         |xox[baprs]-[A-Za-z0-9-]{10,255}|sk-[A-Za-z0-9_-]{20,255})(?![\w-]))
     |(?P<email>(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8})
@@ -133,6 +139,8 @@ def _iban(span: str, before: str, after: str) -> int:
 
 
 def _ip4(span: str, before: str, after: str) -> int:
+    if span.count(".") != 3:
+        return 0
     try:
         address = IPv4Address(span)
     except AddressValueError:
@@ -153,7 +161,7 @@ def _ip6(span: str, before: str, after: str) -> int:
 
 def _ssn(span: str, before: str, after: str) -> int:
     area, group, serial = span[:3], span[4:6], span[7:]
-    if not re.fullmatch(r"\d{3}-\d{2}-\d{4}", span):
+    if len(span) != 11 or not re.fullmatch(r"\d{3}-\d{2}-\d{4}", span):
         return 0
     return 0 if area in ("000", "666") or area[0] == "9" or group == "00" or serial == "0000" else len(span)
 
@@ -170,13 +178,14 @@ def _phone(span: str, before: str, after: str) -> int:
     if _PAIRS.fullmatch(span):
         return len(span)
     digits = sum(c.isdigit() for c in span)
-    if not 8 <= digits <= 15 or _DATE.search(span) or _OTHER_NUMBER.search(before):
+    if not 8 <= digits <= 15:
         return 0
-    if span.startswith(("+", "(+")) or (span.startswith("00") and not span.startswith("000") and " " in span):
-        return len(span)
-    if _NORTH_AMERICA.fullmatch(span) or (digits >= 9 and _TRUNK.fullmatch(span)):
-        return len(span)
-    return len(span) if _PLAIN.fullmatch(span) and _CALL.search(before) else 0
+    abroad = span.startswith(("+", "(+")) or (span.startswith("00") and not span.startswith("000") and " " in span)
+    if not (abroad or _NORTH_AMERICA.fullmatch(span) or (digits >= 9 and _TRUNK.fullmatch(span))) and not (
+        _PLAIN.fullmatch(span) and _CALL.search(before)
+    ):
+        return 0
+    return 0 if _DATE.search(span) or _OTHER_NUMBER.search(before) else len(span)
 
 
 _CHECKS: dict[str, tuple[str, float, Callable[[str, str, str], int]]] = {

@@ -37,7 +37,7 @@ class SegmentWriter:
         self._fresh = True
         self._sealed: list[int] = []
         self._fault: OSError | None = None
-        self._closed = False
+        self._closed = self._waiting = False
         self._dirty = threading.Event()
         self._syncer = threading.Thread(target=self._sync_in_groups, name="segment-sync", daemon=True)
         self._syncer.start()
@@ -59,7 +59,8 @@ class SegmentWriter:
             if self._size >= self._segment_bytes:
                 self._rotate()
             self._write(record)
-        if not self._dirty.is_set():
+            waiting, self._waiting = self._waiting, True
+        if not waiting:
             self._dirty.set()
 
     def close(self) -> None:
@@ -98,6 +99,7 @@ class SegmentWriter:
             self._dirty.wait()
             self._dirty.clear()
             with self._lock:
+                self._waiting = False
                 sealed, self._sealed = self._sealed, []
                 fd, closed = self._fd, self._closed
                 fresh, self._fresh = self._fresh, False

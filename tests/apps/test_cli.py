@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -121,6 +122,26 @@ def test_a_key_is_shown_once_listed_and_revoked(project: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_key_may_be_bound_to_models_and_limits(project: Path) -> None:
+    limits = ["--requests-per-minute", "60", "--tokens-per-minute", "900", "--streams", "2"]
+    limits += ["--tokens-per-day", "5000", "--cost-per-day", "0.5"]
+    made = noria("keys", "create", "--name", "app", "--models", "helpdesk", *limits, "--json", project=project)
+    key = json.loads(made.stdout)
+    wanted = {
+        "requests_per_minute": 60, "tokens_per_minute": 900, "streams": 2, "tokens_per_day": 5000, "cost_per_day": 0.5,
+    }  # fmt: skip
+    assert (key["models"], key["limits"]) == (["helpdesk"], wanted)
+    listed = json.loads(noria("keys", "list", "--json", project=project).stdout)
+    assert [(each["models"], each["limits"]) for each in listed if each["id"] == key["id"]] == [(["helpdesk"], wanted)]
+    shown = noria("keys", "list", project=project).stdout
+    assert "limits" in shown
+    assert "helpdesk" in shown
+    wrong = noria("keys", "create", "--name", "app", "--models", "helpdsk", project=project)
+    assert (wrong.returncode, "did you mean 'helpdesk'?" in wrong.stderr) == (2, True)
+    assert noria("keys", "create", "--name", "app", "--cost-per-day", "0", project=project).returncode == 2
+    assert noria("keys", "create", "--name", "app", "--streams", "0", project=project).returncode == 2
+
+
 def test_questions_without_a_server_and_ids_without_an_answer(project: Path) -> None:
     asked = noria("chat", "Hello?", project=project)
     assert asked.returncode == 1

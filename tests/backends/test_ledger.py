@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from noria.backends import ledger
+from noria.backends.sql.tables import metadata
 from noria.errors import Conflict, Invalid, NotFound, Unavailable
 from noria.types import ApiKey, Artifact, Cycle, Decision, Deployment, Ref, Run
 
@@ -106,6 +107,54 @@ def test_opening_twice_migrates_once(database: Engine, tmp_path: Path) -> None:
     again.dispose()
 
 
+def test_a_ledger_of_the_first_version_keeps_its_keys_and_learns_limits(database: Engine, tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    url = database.url.render_as_string(hide_password=False)
+    config = Config()
+    config.set_main_option("script_location", str(ledger.SQL_FOLDER))
+    config.set_main_option("path_separator", "os")
+    old = {"id": "k0", "name": "old", "sha256": "b" * 64, "prefix": "noria-old", "role": "user"}
+    with database.begin() as connection:
+        for table in (*metadata.tables, "alembic_version"):
+            connection.execute(sa.text(f"drop table {table}"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        assert "limits" not in [each["name"] for each in sa.inspect(connection).get_columns("keys")]
+        first = sa.table("keys", *map(sa.column, (*old, "made")))
+        connection.execute(sa.insert(first).values(**old, made=NOW.isoformat()))
+    again = ledger.open_engine(url, tmp_path)
+    keys = ledger.SqlKeys(again)
+    new = ApiKey(
+        id="k1", name="app", sha256="a" * 64, prefix="noria-abc", role="user", made=NOW + timedelta(seconds=1),
+        models=("helpdesk",), limits={"requests_per_minute": 5, "cost_per_day": 0.5},
+    )  # fmt: skip
+    keys.add(new)
+    assert keys.all() == [ApiKey.model_validate({**old, "made": NOW}), new]
+    again.dispose()
+
+
+def test_an_absent_database_is_told_as_such(database: Engine) -> None:
+    if database.dialect.name == "sqlite":
+        with database.begin() as connection:
+            connection.execute(sa.text("alter table keys rename to away"))
+        with pytest.raises(Unavailable, match="the ledger does not answer: no such table"):
+            ledger.SqlKeys(database).all()
+        return
+    with pytest.raises(Unavailable, match="cannot be opened"):
+        ledger.open_engine(database.url.set(port=1).render_as_string(hide_password=False), Path())
+    keys = ledger.SqlKeys(database)
+    assert keys.all() == []
+    with database.connect() as connection:
+        others = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
+        keys.all()
+        connection.execute(sa.text(others))
+        with pytest.raises(Unavailable, match="the ledger does not answer"):
+            keys.all()
+    assert keys.all() == []
+
+
 def test_many_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         engines = list(pool.map(lambda _: ledger.open_engine("sqlite:///noria.db", tmp_path), range(4)))
@@ -117,8 +166,6 @@ def test_many_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
 def test_the_migrations_make_the_tables_that_the_code_uses(database: Engine) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
-
-    from noria.backends.sql.tables import metadata
 
     with database.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []

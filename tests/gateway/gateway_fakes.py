@@ -175,6 +175,7 @@ class Plane:
         self.rules: dict[str, Any] = {}
         self.arms: tuple[Arm, ...] = ()
         self.fallbacks: tuple[Arm, ...] = ()
+        self.paths: tuple[tuple[str, str], ...] = ()
         self.url = ""
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -182,7 +183,8 @@ class Plane:
         """Replace the snapshot, as noria up does."""
         self.version += 1
         arm = Arm(
-            served_by=served_by, engine="local", upstreams=(Endpoint(url=engine_url, key="engine-key", model="alias"),),
+            served_by=served_by, engine="local",
+            upstreams=(Endpoint(url=engine_url, key="engine-key", model="alias", paths=self.paths),),
             extra={"lora": [{"id": 0, "scale": 1.0}]}, index=None if self.index is None else str(self.index),
         )  # fmt: skip
         task = TaskSettings(

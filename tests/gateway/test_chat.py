@@ -135,7 +135,10 @@ def test_httpx_and_requests_work_without_the_prefix_too(plane: Plane) -> None:
             assert (got.status_code, got.json()["choices"][0]["message"]["content"]) == (200, ANSWER)
     assert httpx.get(f"{plane.url}/models", headers=headers).json() == {
         "object": "list",
-        "data": [{"id": name, "object": "model", "created": 0, "owned_by": "noria"} for name in ("alias", "helpdesk")],
+        "data": [
+            {"id": name, "object": "model", "created": 0, "owned_by": owner}
+            for name, owner in (("alias", "local"), ("helpdesk", "noria"))
+        ],
     }
 
 
@@ -273,7 +276,8 @@ def test_metrics_and_health_need_no_key_and_know_only_real_tasks(plane: Plane) -
         client.post("/v1/chat/completions", json=asking("hi"))
         client.post("/v1/chat/completions", json=asking("hi") | {"model": "made-up"})
     health = httpx.get(f"{plane.url}/health").json()
-    assert health == {"status": "ok", "snapshot": plane.version, "inflight": {}}
+    assert plane.process is not None
+    assert health == {"status": "ok", "pid": plane.process.pid, "snapshot": plane.version, "inflight": {}}
     text = httpx.get(f"{plane.url}/metrics").text
     assert 'noria_gateway_requests_total{arm="champion",status="200",task="helpdesk"}' in text
     assert 'noria_gateway_requests_total{arm="",status="404",task="other"}' in text

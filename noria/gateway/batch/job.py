@@ -13,9 +13,9 @@ from typing import Any, BinaryIO, Final
 
 import orjson
 
-from noria.gateway.batchlines import Check, Fault, Line, answered, read_line, unanswered, usage_of
-from noria.gateway.batchstore import BatchStore
-from noria.gateway.filestore import FileStore, new_file
+from noria.gateway.batch.files import FileStore, new_file
+from noria.gateway.batch.lines import Check, Fault, Line, answered, read_line, unanswered, usage_of
+from noria.gateway.batch.store import BatchStore
 from noria.ports import Clock
 from noria.types import new_id
 
@@ -25,7 +25,6 @@ ENVELOPE_BYTES: Final = 4096
 """What a line may have besides the body of its request."""
 TRIES: Final = 4
 """How often a line is asked whose engine answers with 500, 502 or 504."""
-ASIDE: Final = 64
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 LONGEST_WAIT: Final = 300.0
@@ -53,7 +52,6 @@ class Job:
         self._told: dict[str, Any] = record["told"]
         self._folder = store.folder(owner, self.id)
         self._again: deque[Line] = deque()
-        self._aside: list[Line] = []
         self._tries: dict[str, int] = {}
         self._pauses = 0
         self._done: set[str] = set()
@@ -79,7 +77,7 @@ class Job:
     @property
     def exhausted(self) -> bool:
         """Whether every line was handed out."""
-        return self._read and not self._again and not self._aside
+        return self._read and not self._again
 
     def ready(self, now: float) -> bool:
         """Whether a line of it may be asked now."""
@@ -158,23 +156,12 @@ class Job:
         """A line was not asked after all."""
         self._again.appendleft(line)
 
-    def put_aside(self, line: Line, now: float) -> None:
-        """A line cannot be asked yet, but others may; when there are many such, none is for a while."""
-        self._aside.append(line)
-        if len(self._aside) >= ASIDE:
-            self.due = now + FIRST_PAUSE
-
-    def resume(self) -> None:
-        """Let what was put aside be asked."""
-        self._again.extend(self._aside)
-        self._aside.clear()
-
     def took(self, line: Line, status: int, wait: float, request: str, body: bytes, now: float) -> None:
         """Write an answer down, or see to it that the line is asked again; raises OSError, and then it is.
 
         `wait` is what the answer's retry-after says (seconds), `now` the time of the clock that `due` is by.
         """
-        tries = self._tries[line.custom_id] = self._tries.get(line.custom_id, 0) + 1
+        tries = self._tries[line.custom_id] = self._tries.get(line.custom_id, 0) + (status in _FAULTY)
         if status in _BUSY or (status in _FAULTY and tries < TRIES):
             self._pauses += 1
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._pauses - 1, 10))
@@ -207,22 +194,15 @@ class Job:
         if self._told["finalizing_at"] is None:
             self._told |= {"status": "finalizing", "finalizing_at": now}
             self._save()
-        ids = dict(zip(("output", "errors"), self._record["results"], strict=True))
-        for name, told in (("output", "output_file_id"), ("errors", "error_file_id")):
-            path = self._folder / f"{name}.jsonl"
-            if size := path.stat().st_size:
-                os.fsync(self._results[name].fileno())
-                kept = self._record.get("kept")
-                file = new_file(
-                    now,
-                    ids[name],
-                    f"{self.id}_{name}.jsonl",
-                    "batch_output",
-                    size,
-                    None if kept is None else now + kept,
-                )
-                self._files.publish(self.owner, path, file)
-                self._told[told] = ids[name]
+        kept = self._record.get("kept")
+        expires = None if kept is None else now + kept
+        told = ("output_file_id", "error_file_id")
+        for (name, file), field, identity in zip(self._results.items(), told, self._record["results"], strict=True):
+            if size := os.fstat(file.fileno()).st_size:
+                os.fsync(file.fileno())
+                told_file = new_file(now, identity, f"{self.id}_{name}.jsonl", "batch_output", size, expires)
+                self._files.publish(self.owner, self._folder / f"{name}.jsonl", told_file)
+                self._told[field] = identity
         if self._told["errors"] is not None:
             status = "failed"
         elif self._told["expired_at"] is not None:

@@ -29,7 +29,7 @@ Event = Part | bytes
 """A part begins, or a piece of its value comes."""
 
 
-class Multipart:
+class Form:
     """Takes a body as it arrives. What it keeps is never longer than what was fed last plus HEAD_BYTES."""
 
     def __init__(self, content_type: bytes) -> None:

@@ -19,8 +19,9 @@ from typing import Any, Final
 import orjson
 
 from noria.errors import Conflict, NotFound
-from noria.gateway.filestore import write_private
+from noria.gateway.batch.files import write_private
 from noria.gateway.limits import Limited
+from noria.settings import GatewaySettings
 
 OPEN_BATCHES: Final = 100
 """Batches of one key that may wait or be worked on at the same time."""
@@ -51,11 +52,16 @@ class BatchStore:
             return None
         return fd
 
-    def create(self, owner: str, told: Mapping[str, Any], source: Path, kept: int | None) -> None:
+    def create(
+        self, owner: str, told: Mapping[str, Any], source: Path, kept: int | None, rules: GatewaySettings
+    ) -> None:
         """Begin a batch on the file `source`, its results kept for `kept` seconds; raises Limited or OSError."""
-        waiting = sum(1 for each, _ in self.waiting() if each == owner)
-        if waiting >= OPEN_BATCHES:
+        waiting = [each for key, each in self.waiting() if key == owner]
+        if len(waiting) >= OPEN_BATCHES:
             raise Limited("open_batches", "the key", OPEN_BATCHES, 60.0)
+        # The inputs stay when their files are deleted, and are counted here then.
+        if source.stat().st_size + sum(self._input_bytes(owner, each) for each in waiting) > rules.files_bytes:
+            raise Limited("files_bytes", "the key's open batches", rules.files_bytes, 60.0)
         if len(self.identities(owner)) >= BATCHES:
             raise Limited("batches", "the key", BATCHES, 3600.0)
         folder = self.folder(owner, told["id"])
@@ -84,27 +90,26 @@ class BatchStore:
         since = None if told["status"] in ENDED else self.cancelling(owner, identity)
         return told if since is None else {**told, "status": "cancelling", "cancelling_at": since}
 
-    def cancel(self, owner: str, identity: str, now: float) -> None:
+    def cancel(self, owner: str, identity: str) -> None:
         """Ask for a batch to be cancelled; raises NotFound, and Conflict when it has ended."""
         status = self.read(owner, identity)["told"]["status"]
         if status in ENDED:
             raise Conflict(f"a batch with status '{status}' cannot be cancelled", "nothing is left to be done")
-        if self.cancelling(owner, identity) is None:
-            write_private(self.folder(owner, identity) / "cancel", b"%d" % now)
+        with suppress(FileExistsError):
+            (self.folder(owner, identity) / "cancel").touch(mode=0o600, exist_ok=False)
 
     def cancelling(self, owner: str, identity: str) -> int | None:
         """When somebody asked for its cancellation."""
-        try:
-            return int((self.folder(owner, identity) / "cancel").read_bytes())
-        except FileNotFoundError:
-            return None
+        with suppress(FileNotFoundError):
+            return int((self.folder(owner, identity) / "cancel").stat().st_mtime)
+        return None
 
     def identities(self, owner: str) -> list[str]:
-        """The key's batches, newest first."""
+        """The key's batches, oldest first."""
         if _OWNER.fullmatch(owner) is None:
             return []
         with suppress(FileNotFoundError):
-            return sorted(filter(_IDENTITY.fullmatch, os.listdir(self._folder / owner)), reverse=True)
+            return sorted(filter(_IDENTITY.fullmatch, os.listdir(self._folder / owner)))
         return []
 
     def waiting(self) -> list[tuple[str, str]]:
@@ -138,6 +143,11 @@ class BatchStore:
                 begun = (self.folder(owner, identity) / "batch.json").exists()
                 if not begun and now - marker.stat().st_mtime > 3600.0:
                     marker.unlink()
+
+    def _input_bytes(self, owner: str, identity: str) -> int:
+        with suppress(FileNotFoundError):
+            return (self.folder(owner, identity) / "input.jsonl").stat().st_size
+        return 0
 
     def folder(self, owner: str, identity: str) -> Path:
         """Where a batch lies; raises NotFound for what cannot be one."""

@@ -62,7 +62,7 @@ class FileStore:
         """What is told of a file; raises NotFound."""
         found = None if _IDENTITY.fullmatch(identity) is None else self._read(self._of(owner) / identity, now)
         if found is None:
-            raise NotFound(f"there is no file '{identity[:64]}'", "list them: GET /v1/files")
+            raise _unknown(identity)
         return found
 
     def path(self, owner: str, identity: str, now: float) -> Path:
@@ -70,10 +70,17 @@ class FileStore:
         self.get(owner, identity, now)
         return self._of(owner) / identity
 
+    def open(self, owner: str, identity: str, now: float) -> tuple[dict[str, Any], BinaryIO]:
+        """What is told of a file, and the file itself, for reading; raises NotFound."""
+        told = self.get(owner, identity, now)
+        try:
+            return told, (self._of(owner) / identity).open("rb")
+        except FileNotFoundError:
+            raise _unknown(identity) from None
+
     def delete(self, owner: str, identity: str, now: float) -> None:
         """Delete a file; raises NotFound."""
-        path = self.path(owner, identity, now)
-        _remove(path)
+        _remove(self.path(owner, identity, now))
 
     def identities(self, owner: str) -> list[str]:
         """The key's files, oldest first."""
@@ -110,7 +117,7 @@ class FileStore:
     def _read(self, path: Path, now: float) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = orjson.loads(path.with_name(f"{path.name}.json").read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, orjson.JSONDecodeError):
             return None
         expires = found.get("expires_at")
         if expires is not None and expires <= now:
@@ -175,3 +182,7 @@ def _remove(path: Path) -> None:
     # Without what is told of it, a file does not exist any more.
     path.with_name(f"{path.name}.json").unlink(missing_ok=True)
     path.unlink(missing_ok=True)
+
+
+def _unknown(identity: str) -> NotFound:
+    return NotFound(f"there is no file '{identity[:64]}'", "list them: GET /v1/files")

@@ -9,28 +9,27 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import orjson
 
-from noria.errors import NotFound
+from noria.errors import NotFound, Unavailable
 from noria.gateway.ask import Api
-from noria.gateway.batchjob import Job
-from noria.gateway.batchlines import Check, Line
-from noria.gateway.batchstore import ENDED, BatchStore
-from noria.gateway.filestore import FileStore
-from noria.gateway.inflight import Inflight
+from noria.gateway.batch.api import ENDPOINTS
+from noria.gateway.batch.files import FileStore
+from noria.gateway.batch.job import Job
+from noria.gateway.batch.lines import Check, Line
+from noria.gateway.batch.store import ENDED, BatchStore
 from noria.gateway.snapshot import Holder, SnapshotFile, View
 from noria.gateway.wire import INTERNAL, Receive, Send
 from noria.ports import Clock
 
-Serve = Callable[[Api, str, Holder, Mapping[bytes, bytes], Receive, Send], Awaitable[None]]
-"""Serves a request: the endpoint, its name in records, whose it is, headers, receive, send."""
+Serve = Callable[[Api, Holder, Receive, Send], Awaitable[None]]
+"""Serves a request: the endpoint, whose it is, receive, send."""
 
 LOOK_SECONDS: Final = 0.5
 """Between two looks for new batches, cancellations and ends of time."""
@@ -49,24 +48,27 @@ _log = logging.getLogger(__name__)
 
 
 class BatchWork:
-    """The worker. `endpoints` are the inference paths by the name that batches use, such as `/v1/embeddings`."""
+    """The worker. `serve` answers a line, `here` are the requests in flight in this process, lines of batches included;
+    `elsewhere`, given the time, those in the others, which may take a look at the disk.
+    """
 
     def __init__(
         self,
         store: BatchStore,
         files: FileStore,
         snapshots: SnapshotFile,
-        inflight: Inflight,
         serve: Serve,
-        endpoints: Mapping[str, Api],
+        here: Sized,
+        elsewhere: Callable[[float], int],
         clock: Clock,
     ) -> None:
         self._store = store
         self._files = files
         self._snapshots = snapshots
-        self._inflight = inflight
         self._serve = serve
-        self._endpoints = endpoints
+        self._here = here
+        self._elsewhere = elsewhere
+        self._others = 0
         self._clock = clock
         self._jobs: dict[str, Job] = {}
         self._running: dict[asyncio.Task[None], tuple[Job, Line, _Reply]] = {}
@@ -144,14 +146,14 @@ class BatchWork:
         """Whether clients leave room for one more line."""
         view = self._snapshots.current
         most = view.rules.batch_inflight
-        return bool(view.live) and len(self._running) < most and len(self._inflight) < most
+        return bool(view.live) and len(self._running) < most and len(self._here) + self._others < most
 
     async def _look(self) -> None:
         """Take up new batches and end those that are through, late or cancelled."""
-        now = time.monotonic()
+        now, at = time.monotonic(), self._clock.now().timestamp()
+        self._others = await self._do(self._elsewhere, at)
         if now - self._swept >= SWEEP_SECONDS:
             self._swept = now
-            at = self._clock.now().timestamp()
             await self._do(self._files.sweep, at)
             await self._do(self._store.sweep, at)
         for owner, identity in await self._do(self._store.waiting):
@@ -200,7 +202,6 @@ class BatchWork:
 
     async def _review(self, job: Job) -> None:
         holders = self._snapshots.current.holders
-        job.resume()
         revoked = bool(holders) and self._holder(job.owner) is None
         job.halted = revoked or job.late or job.cancelled
         if job.running:
@@ -233,12 +234,8 @@ class BatchWork:
             self._looked = float("-inf") if job.exhausted and not job.running else self._looked
             return False
         reply = _Reply(line.body)
-        work = self._serve(
-            self._endpoints[job.endpoint], f"batch:{self._endpoints[job.endpoint].name}", holder, {},
-            reply.receive, reply.send,
-        )  # fmt: skip
-        task = asyncio.ensure_future(work)
-        self._running[task] = (job, line, reply)
+        work = self._serve(ENDPOINTS[job.endpoint], holder, reply.receive, reply.send)
+        self._running[asyncio.ensure_future(work)] = (job, line, reply)
         job.running += 1
         # It counts as in flight from its first step on.
         await asyncio.sleep(0)
@@ -252,13 +249,11 @@ class BatchWork:
             return
         if (fault := task.exception()) is not None:
             _log.error("a batch's line failed", exc_info=fault)
-        now = time.monotonic()
-        if reply.status == 404 and now - self._began < SETTLE_SECONDS and not self._routed(line):
-            job.put_aside(line, now)
-            return
-        took = partial(job.took, line, reply.status, reply.wait, reply.request, bytes(reply.body), now)
+        now, status = time.monotonic(), reply.status
+        if status == 404 and now - self._began < SETTLE_SECONDS and not self._routed(line):
+            status = Unavailable.status
         try:
-            await self._do(took)
+            await self._do(job.took, line, status, reply.wait, reply.request, bytes(reply.body), now)
         except OSError as error:
             _log.warning("batch %s waits: %s", job.id, error)
         if job.exhausted and not job.running:
