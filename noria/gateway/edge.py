@@ -18,6 +18,8 @@ FRAMING: Final = 8
 """Bytes that a chunked body may have on the wire for each of its own, as when it comes byte by byte."""
 HEAD_SECONDS: Final = 30.0
 BODY_SECONDS: Final = 300.0
+BODY_RATE: Final = 64 * 1024
+"""Bytes a second for which a body may take longer than that: a file of many megabytes."""
 STALL_SECONDS: Final = 60.0
 """How long a client may take nothing of an answer that waits for it."""
 
@@ -101,7 +103,7 @@ class Edge(HttpToolsProtocol):
             if now - self._stalled > STALL_SECONDS:
                 self.transport.abort()
         elif not self._head:
-            if waited > BODY_SECONDS:
+            if waited > BODY_SECONDS + self._got / BODY_RATE:
                 self.transport.abort()
         elif waited > HEAD_SECONDS and (self.cycle is None or (self._raw and self.cycle.response_complete)):
             self.transport.abort()

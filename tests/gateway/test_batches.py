@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import os
 import signal
-import stat
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ import openai
 import pytest
 from gateway_fakes import ANSWER, KEY, FakeEngine, Plane, fake_engine, running, wait_for
 from openai.types import Batch
+from scripted_engine import scripted
 
 from noria.types import KeyGrant, Snapshot
 
@@ -51,11 +54,9 @@ def lines(*requests: dict[str, Any]) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in requests)
 
 
-def begin(client: openai.OpenAI, content: bytes, **more: Any) -> Batch:
+def begin(client: openai.OpenAI, content: bytes, endpoint: Any = "/v1/chat/completions", **more: Any) -> Batch:
     file = client.files.create(file=("in.jsonl", content), purpose="batch")
-    return client.batches.create(
-        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", **more
-    )
+    return client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h", **more)
 
 
 def ended(client: openai.OpenAI, identity: str, seconds: float = 30.0) -> Batch:
@@ -71,36 +72,16 @@ def results(client: openai.OpenAI, identity: str | None) -> list[dict[str, Any]]
     return [json.loads(line) for line in client.files.content(identity).content.splitlines()]
 
 
-def add_key(plane: Plane) -> None:
-    """A second key, of another id."""
+def add_key(plane: Plane, revoked: bool = False) -> None:
+    """A second key, of another id; `revoked` takes the first one away."""
     file = plane.state / "snapshot.json"
     snapshot = Snapshot.model_validate_json(file.read_bytes())
     grant = KeyGrant(id="k2", name="mallory", role="admin")
-    keys = {**snapshot.keys, hashlib.sha256(OTHER_KEY.encode()).hexdigest(): grant}
+    keys = {**({} if revoked else snapshot.keys), hashlib.sha256(OTHER_KEY.encode()).hexdigest(): grant}
     fresh = file.with_suffix(".fresh")
     fresh.write_text(snapshot.model_copy(update={"keys": keys, "version": 99}).model_dump_json())
     fresh.replace(file)
     wait_for(lambda: httpx.get(f"{plane.url}/health").json()["snapshot"] == 99)
-
-
-def test_the_official_client_stores_lists_reads_and_deletes_files(client: openai.OpenAI, plane: Plane) -> None:
-    content = bytes(range(256)) * 3000
-    made = client.files.create(file=('dir/büro "1".jsonl', io.BytesIO(content)), purpose="user_data")
-    assert (made.bytes, made.filename, made.purpose, made.object) == (
-        len(content), 'büro "1".jsonl', "user_data", "file",
-    )  # fmt: skip
-    more = [client.files.create(file=b"x", purpose="batch").id for _ in range(3)]
-    assert client.files.retrieve(made.id) == made
-    assert client.files.content(made.id).content == content
-    assert [each.id for each in client.files.list(limit=2)] == [*more[::-1], made.id]
-    assert [each.id for each in client.files.list(order="asc", purpose="batch", limit=1)] == more
-    stored = [path for path in (plane.state / "files").rglob("*") if path.is_file()]
-    assert len(stored) == 8
-    assert {stat.S_IMODE(path.stat().st_mode) for path in stored} == {0o600}
-    assert client.files.delete(made.id).deleted
-    with pytest.raises(openai.NotFoundError):
-        client.files.content(made.id)
-    assert len([path for path in (plane.state / "files").rglob("*") if path.is_file()]) == 6
 
 
 def test_a_batch_is_answered_and_recorded(client: openai.OpenAI, plane: Plane) -> None:
@@ -297,3 +278,123 @@ def test_a_batch_survives_kills(engine: FakeEngine, plane: Plane) -> None:
     assert 0 < before < 120
     # Only what was in flight when it was killed was asked twice.
     assert len(engine.bodies) <= 120 + 4 * 2
+
+
+def spawned(state: Path, port: int, number: int) -> subprocess.Popen[bytes]:
+    """One of two workers on one port."""
+    command = [sys.executable, "-m", "noria.apps.gateway", "--state", str(state), "--port", str(port)]
+    with (state / "log").open("ab") as log:
+        return subprocess.Popen([*command, "--worker", str(number), "--workers", "2"], stderr=log)
+
+
+def working(plane: Plane) -> int:
+    """Process id of who works batches off."""
+    inode = (plane.state / "batches" / "worker.lock").stat().st_ino
+    held = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return next((int(each[4]) for each in held if each[1] == "FLOCK" and each[5].endswith(f":{inode}")), 0)
+
+
+@pytest.mark.slow
+def test_of_several_workers_one_works_and_another_takes_over(engine: FakeEngine, plane: Plane) -> None:
+    plane.stop()
+    port = int(plane.url.rpartition(":")[2])
+    workers = [spawned(plane.state, port, number) for number in range(2)]
+    try:
+        wait_for(lambda: len(list((plane.state / "workers").glob("[01].json"))) == 2 and working(plane))
+        engine.delay = 0.05
+        names = [f"q{number}" for number in range(80)]
+        with openai.OpenAI(base_url=f"{plane.url}/v1", api_key=KEY, max_retries=5) as client:
+            identity = begin(client, lines(*(request(name, name) for name in names))).id
+            wait_for(lambda: len(engine.bodies) > 20)
+            first = working(plane)
+            os.kill(first, signal.SIGKILL)
+            done = ended(client, identity, 60.0)
+            found = [each["custom_id"] for each in results(client, done.output_file_id)]
+    finally:
+        for each in workers:
+            each.kill()
+            each.wait(30)
+    assert sorted(found) == sorted(names)
+    asked = Counter(body["messages"][-1]["content"] for body in engine.bodies)
+    # Only what was in flight when the first one died was asked again.
+    assert sum(asked.values()) <= len(names) + 2
+    assert {each.pid for each in workers} >= {first}
+
+
+def test_other_endpoints_have_batches_too(tmp_path: Path) -> None:
+    vector = {"object": "list", "model": "alias", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],
+              "usage": {"prompt_tokens": 3, "total_tokens": 3}}  # fmt: skip
+    told = {"id": "c1", "object": "chat.completion", "created": 1, "model": "alias", "choices": [
+        {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}
+    ], "usage": {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}}  # fmt: skip
+    with scripted() as script, running(tmp_path / "state", f"{script.url}/v1") as plane:
+        script.answers = {"/v1/embeddings": (200, vector), "/v1/chat/completions": (200, told)}
+        with openai.OpenAI(base_url=f"{plane.url}/v1", api_key=KEY, max_retries=0) as client:
+            for url in ("/v1/embeddings", "/v1/responses"):
+                line = {"custom_id": "a", "method": "POST", "url": url, "body": {"model": "alias", "input": "hi"}}
+                done = ended(client, begin(client, lines(line), endpoint=url).id)
+                assert (done.status, done.error_file_id) == ("completed", None)
+                assert done.usage is not None
+                [got] = results(client, done.output_file_id)
+                body = got["response"]["body"]
+                if url == "/v1/embeddings":
+                    assert (body["data"][0]["embedding"], done.usage.total_tokens) == ([0.5], 3)
+                else:
+                    assert (body["object"], body["status"]) == ("response", "completed")
+                    assert body["output"][-1]["content"][0]["text"] == ANSWER
+                    assert (done.usage.input_tokens, done.usage.output_tokens) == (4, 2)
+                assert plane.recorded(got["response"]["request_id"]).api == f"batch:{url.rpartition('/')[2]}"
+
+
+def test_batches_are_listed_by_page(client: openai.OpenAI) -> None:
+    made = [begin(client, lines(request("a"))).id for _ in range(5)]
+    first = client.batches.list(limit=2)
+    assert ([each.id for each in first.data], first.has_more) == (made[:2:-1], True)
+    assert [each.id for each in client.batches.list(limit=2)] == made[::-1]
+    assert [each.id for each in client.batches.list(after=made[1])] == made[:1]
+
+
+def kept(plane: Plane, identity: str) -> Path:
+    return plane.state / "batches" / "k1" / identity / "batch.json"
+
+
+def test_what_is_left_when_the_time_is_up_has_expired(engine: FakeEngine, plane: Plane, client: openai.OpenAI) -> None:
+    engine.delay = 0.05
+    made = begin(client, lines(*(request(str(number)) for number in range(200))))
+    wait_for(lambda: len(engine.bodies) > 5)
+    plane.stop(signal.SIGKILL)
+    record = json.loads(kept(plane, made.id).read_bytes())
+    record["told"]["expires_at"] = record["told"]["created_at"]
+    kept(plane, made.id).write_text(json.dumps(record))
+    plane.start()
+    with openai.OpenAI(base_url=f"{plane.url}/v1", api_key=KEY, max_retries=0) as again:
+        done = ended(again, made.id)
+        good, bad = results(again, done.output_file_id), results(again, done.error_file_id)
+    assert (done.status, done.expired_at is None, len(good) + len(bad)) == ("expired", False, 200)
+    assert {each["error"]["code"] for each in bad} == {"batch_expired"}
+    assert done.request_counts is not None
+    assert (done.request_counts.completed, done.request_counts.failed) == (len(good), len(bad))
+
+
+def test_a_batch_ends_with_its_key(engine: FakeEngine, plane: Plane, client: openai.OpenAI) -> None:
+    engine.delay = 0.1
+    made = begin(client, lines(*(request(str(number)) for number in range(200))))
+    wait_for(lambda: len(engine.bodies) > 2)
+    add_key(plane, revoked=True)
+    told = wait_for(
+        lambda: (found := json.loads(kept(plane, made.id).read_bytes())["told"])["status"] == "failed" and found
+    )
+    assert told["errors"]["data"][0]["code"] == "invalid_api_key"
+    assert len(engine.bodies) < 200
+
+
+def test_a_line_may_not_ask_what_its_key_may_not(engine: FakeEngine, plane: Plane, client: openai.OpenAI) -> None:
+    plane.grant = {"models": ("helpdesk",)}
+    plane.publish(engine.url)
+    wait_for(lambda: httpx.get(f"{plane.url}/health").json()["snapshot"] == plane.version)
+    body = {"model": "alias", "messages": [{"role": "user", "content": "hi"}]}
+    done = ended(client, begin(client, lines(request("a", body=body))).id)
+    [got] = results(client, done.error_file_id)
+    assert got["response"]["status_code"] in (401, 403)
+    assert "may not ask" in got["response"]["body"]["error"]["message"]
+    assert (done.status, done.output_file_id, engine.bodies) == ("completed", None, [])

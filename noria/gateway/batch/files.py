@@ -175,6 +175,8 @@ def write_private(path: Path, content: bytes) -> None:
     fresh = path.with_name(f"{path.name}.new")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
         out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
     fresh.replace(path)
 
 

@@ -27,6 +27,8 @@ TRIES: Final = 4
 """How often a line is asked whose engine answers with 500, 502 or 504."""
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+PROGRESS_SECONDS: Final = 0.5
+"""How old the counts that the API tells may be. Those of the work itself are in the files of answers."""
 LONGEST_WAIT: Final = 300.0
 """Seconds: a limit may be raised before a caller's allowance has come back."""
 _BUSY: Final = (429, 503)
@@ -54,6 +56,7 @@ class Job:
         self._again: deque[Line] = deque()
         self._tries: dict[str, int] = {}
         self._pauses = 0
+        self._saved = 0.0
         self._done: set[str] = set()
         self._read = False
         self._input: BinaryIO | None = None
@@ -177,7 +180,9 @@ class Job:
         self._pauses = 0
         self._tries.pop(line.custom_id)
         self._done.add(line.custom_id)
-        self._save()
+        if now - self._saved >= PROGRESS_SECONDS:
+            self._saved = now
+            self._save()
 
     def expire(self) -> None:
         """Tell of every line that is left that its time was up; raises OSError."""
@@ -262,10 +267,13 @@ def _recover(path: Path, usage: list[int]) -> Iterator[str]:
     whole = 0
     with path.open("r+b") as file:
         for text in file:
-            if not text.endswith(b"\n"):
+            try:
+                found = orjson.loads(text) if text.endswith(b"\n") else None
+            except orjson.JSONDecodeError:
+                found = None
+            if found is None:
                 break
             whole += len(text)
-            found = orjson.loads(text)
             prompt, completion = usage_of(found)
             usage[0] += prompt
             usage[1] += completion

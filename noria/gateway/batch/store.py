@@ -80,7 +80,7 @@ class BatchStore:
         """What is known of a batch; raises NotFound."""
         try:
             found: dict[str, Any] = orjson.loads((self.folder(owner, identity) / "batch.json").read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, orjson.JSONDecodeError):
             raise _unknown(identity) from None
         return found
 

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sized
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -48,8 +48,10 @@ _log = logging.getLogger(__name__)
 
 
 class BatchWork:
-    """The worker. `serve` answers a line, `here` are the requests in flight in this process, lines of batches included;
-    `elsewhere`, given the time, those in the others, which may take a look at the disk.
+    """The worker. `serve` answers a line.
+
+    `here` are the requests in flight in this process, lines of batches included; `elsewhere` counts those of the other
+    processes at a time (seconds since 1970), and may look at the disk for it.
     """
 
     def __init__(
@@ -73,7 +75,6 @@ class BatchWork:
         self._jobs: dict[str, Job] = {}
         self._running: dict[asyncio.Task[None], tuple[Job, Line, _Reply]] = {}
         self._checked: set[str] = set()
-        self._broken: set[str] = set()
         self._known: tuple[View, dict[str, Holder]] | None = None
         # One thread, so that what it does is done in order, and is over before the lock is let go.
         self._thread: ThreadPoolExecutor | None = None
@@ -157,8 +158,10 @@ class BatchWork:
             await self._do(self._files.sweep, at)
             await self._do(self._store.sweep, at)
         for owner, identity in await self._do(self._store.waiting):
-            if identity not in self._jobs and identity not in self._broken:
-                await self._begin(owner, identity)
+            if identity not in self._jobs:
+                # It may be on its way in.
+                with suppress(NotFound):
+                    await self._begin(owner, identity)
         for job in [*self._jobs.values()]:
             await self._review(job)
 
@@ -168,26 +171,17 @@ class BatchWork:
         turn = turn or self._store.cancelling(owner, identity) is not None
         if identity in self._checked and not turn:
             return
-        try:
-            job = Job(self._store, self._files, self._clock, owner, await self._do(self._store.read, owner, identity))
-            if job.status == "validating":
-                await (self._do(job.drop) if job.cancelled else self._check(job))
-            self._checked.add(identity)
-            if job.status in ENDED:
-                self._checked.discard(identity)
-                await self._do(self._store.ended, owner, identity)
-            elif turn:
-                await self._do(job.open)
-                if job.status == "finalizing":
-                    await self._do(job.finish)
-                else:
-                    self._jobs[identity] = job
-        except NotFound:
-            # It is being made.
+        job = Job(self._store, self._files, self._clock, owner, await self._do(self._store.read, owner, identity))
+        if job.status == "validating":
+            await (self._do(job.drop) if job.cancelled else self._check(job))
+        if job.status in ENDED:
+            self._checked.discard(identity)
+            await self._do(self._store.ended, owner, identity)
             return
-        except (ValueError, KeyError) as error:
-            self._broken.add(identity)
-            _log.error("batch %s cannot be read: %r", identity, error)
+        self._checked.add(identity)
+        if turn:
+            await self._do(job.open)
+            self._jobs[identity] = job
 
     async def _check(self, job: Job) -> None:
         rules = self._snapshots.current.rules
@@ -203,14 +197,15 @@ class BatchWork:
     async def _review(self, job: Job) -> None:
         holders = self._snapshots.current.holders
         revoked = bool(holders) and self._holder(job.owner) is None
-        job.halted = revoked or job.late or job.cancelled
+        over = job.exhausted or job.cancelled or job.status == "finalizing"
+        job.halted = revoked or over or job.late
         if job.running:
             # What is being answered is waited for, whatever happens to the rest.
             return
         if revoked:
             message = "The key of this batch is not valid any more."
             await self._do(job.fail, [{"code": "invalid_api_key", "message": message, "param": None, "line": None}])
-        elif job.exhausted or job.cancelled:
+        elif over:
             await self._do(job.finish)
         elif job.late:
             await self._do(job.expire)
