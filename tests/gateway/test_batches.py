@@ -19,7 +19,7 @@ import openai
 import pytest
 from gateway_fakes import ANSWER, KEY, FakeEngine, Plane, fake_engine, running, wait_for
 from openai.types import Batch
-from scripted_engine import scripted
+from scripted_engine import completion, scripted
 
 from noria.types import KeyGrant, Snapshot
 
@@ -324,11 +324,11 @@ def test_of_several_workers_one_works_and_another_takes_over(engine: FakeEngine,
 def test_other_endpoints_have_batches_too(tmp_path: Path) -> None:
     vector = {"object": "list", "model": "alias", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],
               "usage": {"prompt_tokens": 3, "total_tokens": 3}}  # fmt: skip
-    told = {"id": "c1", "object": "chat.completion", "created": 1, "model": "alias", "choices": [
-        {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}
-    ], "usage": {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}}  # fmt: skip
-    with scripted() as script, running(tmp_path / "state", f"{script.url}/v1") as plane:
-        script.answers = {"/v1/embeddings": (200, vector), "/v1/chat/completions": (200, told)}
+    with scripted() as script, running(tmp_path / "state", script.url) as plane:
+        script.answers = {
+            "/v1/embeddings": (200, vector),
+            "/v1/chat/completions": (200, completion({"content": ANSWER})),
+        }
         with openai.OpenAI(base_url=f"{plane.url}/v1", api_key=KEY, max_retries=0) as client:
             for url in ("/v1/embeddings", "/v1/responses"):
                 line = {"custom_id": "a", "method": "POST", "url": url, "body": {"model": "alias", "input": "hi"}}
@@ -342,7 +342,7 @@ def test_other_endpoints_have_batches_too(tmp_path: Path) -> None:
                 else:
                     assert (body["object"], body["status"]) == ("response", "completed")
                     assert body["output"][-1]["content"][0]["text"] == ANSWER
-                    assert (done.usage.input_tokens, done.usage.output_tokens) == (4, 2)
+                    assert (done.usage.input_tokens, done.usage.output_tokens) == (11, 5)
                 assert plane.recorded(got["response"]["request_id"]).api == f"batch:{url.rpartition('/')[2]}"
 
 

@@ -6,6 +6,7 @@ import io
 import socket
 import stat
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -115,7 +116,7 @@ def parsed(pieces: list[bytes]) -> list[tuple[Part, bytes]]:
 
 def cut(body: bytes, places: list[int]) -> list[bytes]:
     ends = [0, *sorted(each % (len(body) + 1) for each in places), len(body)]
-    return [body[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [body[start:end] for start, end in pairwise(ends)]
 
 
 VALUES = st.lists(st.binary(max_size=60) | st.sampled_from([b"\r\n--boun", b"\r\n--", b"--bound", b"\r"]), max_size=4)
