@@ -43,12 +43,9 @@ def look(platform: Platform, identity: str, output: Path | None) -> dict[str, An
 
 
 def row(told: dict[str, Any]) -> list[str]:
-    """A batch for people: id, endpoint, status, lines answered, failed, and all of them."""
+    """A batch for people: id, status, lines answered, failed, and all of them."""
     counts = told["request_counts"]
-    return [
-        told["id"], told["endpoint"], told["status"],
-        *(str(counts[name]) for name in ("completed", "failed", "total")),
-    ]  # fmt: skip
+    return [told["id"], told["status"], *(str(counts[name]) for name in ("completed", "failed", "total"))]
 
 
 def ask(platform: Platform, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

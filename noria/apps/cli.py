@@ -380,7 +380,7 @@ def list_batches(as_json: AsJson = False, project: Folder = HERE) -> None:
     from noria.apps.screen import show, table_of
 
     found = batches.ask(_open(project), "GET", "/batches?limit=100")["data"]
-    show(found, as_json, table_of(["id", "endpoint", "status", "done", "failed", "of"], [*map(batches.row, found)]))
+    show(found, as_json, table_of(["id", "status", "done", "failed", "of"], [*map(batches.row, found)]))
 
 
 @batch.command("show")
@@ -398,7 +398,7 @@ def show_batch(
     from noria.apps.screen import show, table_of
 
     told = batches.look(_open(project), identity, output)
-    show(told, as_json, table_of(["id", "endpoint", "status", "done", "failed", "of"], [batches.row(told)]))
+    show(told, as_json, table_of(["id", "status", "done", "failed", "of"], [batches.row(told)]))
 
 
 @batch.command("cancel")
