@@ -142,13 +142,15 @@ class Gateway:
             self._tracing.begin(turn)
         await self._exchange.serve(turn, api, holder, headers, receive, send)
 
-    async def _line(self, api: Api, holder: Holder, receive: Receive, send: Send) -> None:
+    async def _line(
+        self, api: Api, holder: Holder, headers: Mapping[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
         """Serve a line of a batch, like any other request."""
         turn = self._turn(f"{BATCH}{api.name}", holder)
         if self._tracing.on:
             turn.route = "/v1/batches"
             self._tracing.begin(turn)
-        await self._exchange.serve(turn, api, holder, {}, receive, send)
+        await self._exchange.serve(turn, api, holder, headers, receive, send)
 
     def _turn(self, api: str, holder: Holder) -> Turn:
         at = self._clock.now()

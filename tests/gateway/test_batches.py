@@ -346,6 +346,13 @@ def test_other_endpoints_have_batches_too(tmp_path: Path) -> None:
                 assert plane.recorded(got["response"]["request_id"]).api == f"batch:{url.rpartition('/')[2]}"
 
 
+def test_a_batch_may_be_kept_out_of_training(plane: Plane, client: openai.OpenAI) -> None:
+    for header, trainable in (({}, True), ({"x-noria-train": "No"}, False)):
+        done = ended(client, begin(client, lines(request("a")), extra_headers=header).id)
+        [got] = results(client, done.output_file_id)
+        assert plane.recorded(got["response"]["request_id"]).trainable is trainable
+
+
 def test_batches_are_listed_by_page(client: openai.OpenAI) -> None:
     made = [begin(client, lines(request("a"))).id for _ in range(5)]
     first = client.batches.list(limit=2)

@@ -31,6 +31,8 @@ FILES_PAGE: Final = (10_000, 10_000)
 BATCHES_PAGE: Final = (20, 100)
 """How many a page has, and the most that it can have."""
 READ_BYTES: Final = 256 * 1024
+TRAIN: Final = b"x-noria-train"
+"""The header that says whether may be learned from a conversation."""
 MOST_DAYS: Final = 30
 _WINDOW: Final = re.compile(r"([1-9]\d{0,2})([hd])")
 
@@ -173,7 +175,10 @@ class Desk:
             "failed_at": None, "expired_at": None, "cancelling_at": None, "cancelled_at": None,
             "request_counts": {"total": 0, "completed": 0, "failed": 0}, "usage": None, "metadata": metadata,
         }  # fmt: skip
-        self._batches.create(call.owner, told, self._files.path(call.owner, identity, now), kept, call.rules)
+        # What the header forbids, it forbids for every line.
+        refused = call.headers.get(TRAIN, b"").lower() == b"no"
+        record = {"told": told, "kept": kept, "trainable": not refused}
+        self._batches.create(call.owner, record, self._files.path(call.owner, identity, now), call.rules)
         return told
 
     def _now(self) -> float:

@@ -78,6 +78,11 @@ class Job:
         return str(self._told["endpoint"])
 
     @property
+    def trainable(self) -> bool:
+        """Whether may be learned from its lines."""
+        return bool(self._record["trainable"])
+
+    @property
     def exhausted(self) -> bool:
         """Whether every line was handed out."""
         return self._read and not self._again
@@ -199,7 +204,7 @@ class Job:
         if self._told["finalizing_at"] is None:
             self._told |= {"status": "finalizing", "finalizing_at": now}
             self._save()
-        kept = self._record.get("kept")
+        kept = self._record["kept"]
         expires = None if kept is None else now + kept
         told = ("output_file_id", "error_file_id")
         for (name, file), field, identity in zip(self._results.items(), told, self._record["results"], strict=True):

@@ -52,10 +52,9 @@ class BatchStore:
             return None
         return fd
 
-    def create(
-        self, owner: str, told: Mapping[str, Any], source: Path, kept: int | None, rules: GatewaySettings
-    ) -> None:
-        """Begin a batch on the file `source`, its results kept for `kept` seconds; raises Limited or OSError."""
+    def create(self, owner: str, record: Mapping[str, Any], source: Path, rules: GatewaySettings) -> None:
+        """Begin a batch on the file `source`; raises Limited or OSError."""
+        identity = record["told"]["id"]
         waiting = [each for key, each in self.waiting() if key == owner]
         if len(waiting) >= OPEN_BATCHES:
             raise Limited("open_batches", "the key", OPEN_BATCHES, 60.0)
@@ -64,13 +63,13 @@ class BatchStore:
             raise Limited("files_bytes", "the key's open batches", rules.files_bytes, 60.0)
         if len(self.identities(owner)) >= BATCHES:
             raise Limited("batches", "the key", BATCHES, 3600.0)
-        folder = self.folder(owner, told["id"])
+        folder = self.folder(owner, identity)
         folder.mkdir(mode=0o700, parents=True)
         # The input stays, whatever becomes of the uploaded file.
         os.link(source, folder / "input.jsonl")
         self._open.mkdir(mode=0o700, exist_ok=True)
-        (self._open / f"{owner},{told['id']}").touch(mode=0o600)
-        self.write(owner, {"told": told, "kept": kept})
+        (self._open / f"{owner},{identity}").touch(mode=0o600)
+        self.write(owner, record)
 
     def write(self, owner: str, record: Mapping[str, Any]) -> None:
         """Replace what is known of a batch; raises OSError."""

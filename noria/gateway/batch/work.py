@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sized
+from collections.abc import Awaitable, Callable, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from noria.errors import NotFound, Unavailable
+from noria.errors import NoriaError, NotFound, Unavailable
 from noria.gateway.ask import Api
-from noria.gateway.batch.api import ENDPOINTS
+from noria.gateway.batch.api import ENDPOINTS, TRAIN
 from noria.gateway.batch.files import FileStore
 from noria.gateway.batch.job import Job
 from noria.gateway.batch.lines import Check, Line
@@ -28,8 +28,8 @@ from noria.gateway.snapshot import Holder, SnapshotFile, View
 from noria.gateway.wire import INTERNAL, Receive, Send
 from noria.ports import Clock
 
-Serve = Callable[[Api, Holder, Receive, Send], Awaitable[None]]
-"""Serves a request: the endpoint, whose it is, receive, send."""
+Serve = Callable[[Api, Holder, Mapping[bytes, bytes], Receive, Send], Awaitable[None]]
+"""Serves a request: the endpoint, whose it is, headers, receive, send."""
 
 LOOK_SECONDS: Final = 0.5
 """Between two looks for new batches, cancellations and ends of time."""
@@ -93,8 +93,8 @@ class BatchWork:
                 lock = await asyncio.to_thread(self._store.lock)
                 if lock is not None:
                     await self._hold(lock)
-            except (OSError, ValueError) as error:
-                _log.warning("batches wait: %s", error)
+            except (OSError, ValueError, LookupError, NoriaError) as error:
+                _log.warning("batches wait: %r", error)
             await asyncio.sleep(FAULT_SECONDS)
 
     async def _hold(self, lock: int) -> None:
@@ -229,7 +229,8 @@ class BatchWork:
             self._looked = float("-inf") if job.exhausted and not job.running else self._looked
             return False
         reply = _Reply(line.body)
-        work = self._serve(ENDPOINTS[job.endpoint], holder, reply.receive, reply.send)
+        headers = {} if job.trainable else {TRAIN: b"no"}
+        work = self._serve(ENDPOINTS[job.endpoint], holder, headers, reply.receive, reply.send)
         self._running[asyncio.ensure_future(work)] = (job, line, reply)
         job.running += 1
         # It counts as in flight from its first step on.
