@@ -31,7 +31,7 @@ from noria.ports import Clock
 Serve = Callable[[Api, Holder, Mapping[bytes, bytes], Receive, Send], Awaitable[None]]
 """Serves a request: the endpoint, whose it is, headers, receive, send."""
 
-LOOK_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 1.0
 """Between two looks for new batches, cancellations and ends of time."""
 ROOM_SECONDS: Final = 0.05
 """Between two looks for room."""
@@ -87,6 +87,8 @@ class BatchWork:
 
     async def run(self) -> None:
         """Work for ever. A disk that fails is told of and tried again."""
+        # A loop of its own each time that the gateway begins.
+        self._news = asyncio.Event()
         self._began = time.monotonic()
         while True:
             try:
@@ -152,12 +154,13 @@ class BatchWork:
     async def _look(self) -> None:
         """Take up new batches and end those that are through, late or cancelled."""
         now, at = time.monotonic(), self._clock.now().timestamp()
-        self._others = await self._do(self._elsewhere, at)
         if now - self._swept >= SWEEP_SECONDS:
             self._swept = now
             await self._do(self._files.sweep, at)
             await self._do(self._store.sweep, at)
-        for owner, identity in await self._do(self._store.waiting):
+        # One switch of threads for both: this is all that an idle gateway does here.
+        self._others, waiting = await self._do(lambda: (self._elsewhere(at), self._store.waiting()))
+        for owner, identity in waiting:
             if identity not in self._jobs:
                 # It may be on its way in.
                 with suppress(NotFound):
