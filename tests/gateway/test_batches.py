@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,12 @@ from gateway_fakes import ANSWER, KEY, FakeEngine, Plane, fake_engine, running, 
 from openai.types import Batch
 from scripted_engine import completion, scripted
 
+from noria.backends.clock import SystemClock
+from noria.gateway.batch.files import FileStore
+from noria.gateway.batch.job import Job
+from noria.gateway.batch.lines import Check
+from noria.gateway.batch.store import BatchStore
+from noria.settings import GatewaySettings
 from noria.types import KeyGrant, Snapshot
 
 OTHER_KEY = "nr-other-key"
@@ -405,3 +411,49 @@ def test_a_line_may_not_ask_what_its_key_may_not(engine: FakeEngine, plane: Plan
     assert got["response"]["status_code"] in (401, 403)
     assert "may not ask" in got["response"]["body"]["error"]["message"]
     assert (done.status, done.output_file_id, engine.bodies) == ("completed", None, [])
+
+
+class Dying(BatchStore):
+    """Dies before a batch is written down as ended, with its results handed over already."""
+
+    def write(self, owner: str, record: Mapping[str, Any]) -> None:
+        if record["told"]["status"] == "completed":
+            raise OSError("killed")
+        super().write(owner, record)
+
+
+def test_a_kill_while_the_results_are_handed_over_changes_nothing(tmp_path: Path) -> None:
+    files, clock = FileStore(tmp_path / "files"), SystemClock()
+    source = tmp_path / "input"
+    source.write_bytes(lines(request("a"), request("b")))
+    told: dict[str, Any] = {
+        "id": "batch_" + "0" * 32, "endpoint": "/v1/chat/completions", "status": "validating", "errors": None,
+        "expires_at": clock.now().timestamp() + 3600, "request_counts": {}, "expired_at": None, "finalizing_at": None,
+    }  # fmt: skip
+    store = Dying(tmp_path / "batches")
+    store.create("k1", {"told": told, "kept": None, "trainable": True}, source, GatewaySettings())
+    job = Job(store, files, clock, "k1", store.read("k1", told["id"]))
+    check = Check("/v1/chat/completions", 10, [], set())
+    for piece in job.pieces(1000):
+        for text, whole in piece:
+            check.take(text, whole)
+    job.checked(check)
+    job.open()
+    while (line := job.next()) is not None:
+        job.took(line, 200 if line.custom_id == "a" else 400, 0.0, "r", b"{}", 0.0)
+    with pytest.raises(OSError, match="killed"):
+        job.finish()
+    before = files.identities("k1")
+    again = BatchStore(tmp_path / "batches")
+    job = Job(again, files, clock, "k1", again.read("k1", told["id"]))
+    assert job.status == "finalizing"
+    job.open()
+    job.finish()
+    done = again.told("k1", told["id"])
+    assert (done["status"], done["request_counts"]["completed"], done["request_counts"]["failed"]) == (
+        "completed",
+        1,
+        1,
+    )
+    assert sorted([done["output_file_id"], done["error_file_id"]]) == files.identities("k1") == before
+    assert again.waiting() == []

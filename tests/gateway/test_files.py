@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import socket
 import stat
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noria.errors import Invalid
+from noria.gateway.batch.files import STALE_SECONDS, FileStore, new_file
 from noria.gateway.batch.form import Form, Part
 
 TYPE = b"multipart/form-data; boundary=bound"
@@ -99,6 +102,18 @@ def test_an_upload_that_breaks_off_leaves_nothing(plane: Plane) -> None:
         wait_for(lambda: uploads(plane))
     wait_for(lambda: not uploads(plane))
     assert httpx.get(f"{plane.url}/health").status_code == 200
+
+
+def test_what_has_expired_or_was_cut_off_is_swept_away(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    with closing(store.begin("k1", "file-" + "0" * 32)) as upload:
+        upload.write(b"x")
+        upload.keep(new_file(1000, "file-" + "0" * 32, "a", "batch", 1, expires=5000))
+    with closing(store.begin("k1", "file-" + "1" * 32)):
+        store.sweep(4999)
+        assert len(list((tmp_path / "k1").iterdir())) == 3
+        store.sweep(time.time() + STALE_SECONDS + 60)
+        assert list((tmp_path / "k1").iterdir()) == []
 
 
 def parsed(pieces: list[bytes]) -> list[tuple[Part, bytes]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -100,7 +99,7 @@ class FileStore:
 
     def sweep(self, now: float) -> None:
         """Remove files whose time is up, and what cut-off uploads and deletions have left."""
-        for folder in self._folders():
+        for folder in self._folder.glob("*/"):
             for name in os.listdir(folder):
                 path = folder / name
                 if name.endswith(".json") and _IDENTITY.fullmatch(name[:-5]):
@@ -109,10 +108,6 @@ class FileStore:
                     with suppress(FileNotFoundError):
                         if now - path.stat().st_mtime > STALE_SECONDS:
                             path.unlink()
-
-    def _folders(self) -> Iterator[Path]:
-        with suppress(FileNotFoundError):
-            yield from (each for each in sorted(self._folder.iterdir()) if each.is_dir())
 
     def _read(self, path: Path, now: float) -> dict[str, Any] | None:
         try:

@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any, Final
 
-from noria.errors import Invalid, Unavailable
+from noria.errors import Invalid
 from noria.gateway.batch.files import FileStore, Upload, new_file
 from noria.gateway.batch.form import Form, Part
 from noria.gateway.wire import ClientGone, Receive, TooLarge
@@ -30,16 +30,7 @@ LONGEST_SECONDS: Final = 30 * 86400
 async def take(
     store: FileStore, owner: str, rules: GatewaySettings, headers: Mapping[bytes, bytes], receive: Receive, clock: Clock
 ) -> dict[str, Any]:
-    """Store the file in a request's form; returns what is told of it. Raises Invalid, ClientGone or Unavailable."""
-    try:
-        return await _take(store, owner, rules, headers, receive, clock)
-    except OSError as error:
-        raise Unavailable(f"the file could not be stored ({error.strerror})", "the disk may be full") from error
-
-
-async def _take(
-    store: FileStore, owner: str, rules: GatewaySettings, headers: Mapping[bytes, bytes], receive: Receive, clock: Clock
-) -> dict[str, Any]:
+    """Store the file in a request's form; returns what is told of it. Raises Invalid, ClientGone or OSError."""
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > rules.file_bytes + FORM_BYTES:
         raise _too_large(int(length), rules.file_bytes)
