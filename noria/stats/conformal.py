@@ -22,8 +22,9 @@ from dataclasses import dataclass
 
 STEPS = 64
 """Most thresholds that are tried."""
-ROOM = 2.5
-"""The first threshold tried has so many times the rows that are needed where all of them speak for it."""
+ROOM = 1.75
+"""The first threshold tried has so many times the rows that are needed where all of them speak for it: room for one
+that does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def below(
     """
     ranked, marks = _ranked(scores, wrong, alpha, delta)
     least = min(math.ceil(ROOM * needed(alpha, delta)), len(ranked))
-    best: Certified | None = None
+    best: tuple[float, int, int] | None = None
     for step in range(len(grid) - 1, -1, -1):
         # The share of the grid above a threshold foretells how many rows will be there.
         if (len(grid) - step) / len(grid) * len(ranked) < least:
@@ -78,8 +79,8 @@ def below(
         rows, bad = len(ranked) - first, marks[-1] - marks[first]
         if tail(bad, rows, alpha) > delta:
             break
-        best = Certified(grid[step], rows, bad, upper(bad, rows, delta))
-    return best
+        best = grid[step], rows, bad
+    return None if best is None else Certified(*best, upper(best[2], best[1], delta))
 
 
 def above(
@@ -91,7 +92,7 @@ def above(
     """
     ranked, marks = _ranked(scores, wrong, alpha, delta)
     least = min(math.ceil(ROOM * needed(1 - alpha, delta)), len(ranked))
-    best: Certified | None = None
+    best: tuple[float, int, int] | None = None
     for step in range(1, len(grid)):
         if step / len(grid) * len(ranked) < least:
             continue
@@ -100,8 +101,8 @@ def above(
         # So many wrong ones are so many right ones less.
         if tail(rows - bad, rows, 1 - alpha) > delta:
             break
-        best = Certified(grid[step], rows, bad, 1 - upper(rows - bad, rows, delta))
-    return best
+        best = grid[step], rows, bad
+    return None if best is None else Certified(*best, 1 - upper(best[1] - best[2], best[1], delta))
 
 
 def tail(count: int, rows: int, share: float) -> float:
