@@ -84,16 +84,23 @@ def below(
 
 
 def above(
-    scores: Sequence[float], wrong: Sequence[bool], grid: Sequence[float], alpha: float, delta: float
+    scores: Sequence[float],
+    wrong: Sequence[bool],
+    grid: Sequence[float],
+    alpha: float,
+    delta: float,
+    most: float = math.inf,
 ) -> Certified | None:
     """The highest threshold below which at least a share `alpha` is wrong; arguments and errors as of `below`.
 
-    `bound` of what is returned is the least share of wrong ones.
+    None beyond `most` is tried. `bound` of what is returned is the least share of wrong ones.
     """
     ranked, marks = _ranked(scores, wrong, alpha, delta)
     least = min(math.ceil(ROOM * needed(1 - alpha, delta)), len(ranked))
     best: tuple[float, int, int] | None = None
     for step in range(1, len(grid)):
+        if grid[step] > most:
+            break
         if step / len(grid) * len(ranked) < least:
             continue
         rows = bisect_left(ranked, grid[step])
