@@ -135,7 +135,8 @@ def labelled(interactions: Iterable[Interaction], feedback: Iterable[Feedback]) 
 
 def _score(each: Interaction) -> float | None:
     """The score that the gateway gave, where it gave a light."""
-    if each.light is None or each.status != 200:
+    if each.light is None or each.status != 200 or not each.answer:
+        # Without its text no correction can be told from a confirmation; leaving out corrections alone would flatter.
         return None
     if each.logprob is None and each.support is None:
         return None

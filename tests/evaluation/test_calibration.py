@@ -130,7 +130,8 @@ def test_other_shares_than_those_that_were_calibrated_void_the_thresholds(platfo
     lights = LightSettings()
     assert platform.runs.find(trust.key("helpdesk", lights)) is not None
     assert platform.runs.find(trust.key("helpdesk", lights.model_copy(update={"confirm": 0.5}))) is not None
-    for change in ({"wrong": 0.05}, {"red": 0.6}, {"risk": 0.05}):
+    changes: list[dict[str, float]] = [{"wrong": 0.05}, {"red": 0.6}, {"risk": 0.05}]
+    for change in changes:
         assert platform.runs.find(trust.key("helpdesk", lights.model_copy(update=change))) is None
     assert platform.runs.find(trust.key("other", lights)) is None
 
@@ -145,15 +146,15 @@ def test_each_candidate_is_calibrated_by_its_own_answers(platform: Platform) -> 
 
 def test_too_few_labels_change_nothing(platform: Platform) -> None:
     log(platform, *traffic(12, 200))
-    with pytest.raises(Conflict, match="12 labelled answers.*they need 22"):
+    with pytest.raises(Conflict, match=r"12 labelled answers.*they need 22"):
         calibrate(platform, "helpdesk")
     assert platform.runs.find(trust.key("helpdesk", LightSettings())) is None
 
 
 def test_answers_without_a_light_of_failures_and_of_other_tasks_do_not_count(platform: Platform) -> None:
     found, notes = traffic(120, 0)
-    spoiled = [{"light": None}, {"status": 502}, {"task": "other"}, {"support": None}]
-    log(platform, [each.model_copy(update=spoiled[number % 4]) for number, each in enumerate(found)], notes)
+    spoiled = [{"light": None}, {"status": 502}, {"task": "other"}, {"support": None}, {"answer": ""}]
+    log(platform, [each.model_copy(update=spoiled[number % 5]) for number, each in enumerate(found)], notes)
     with pytest.raises(Conflict, match="0 labelled answers"):
         calibrate(platform, "helpdesk")
 
@@ -172,6 +173,22 @@ def test_thresholds_are_never_laid_out_by_the_rows_that_decide() -> None:
     assert (beside.labels, beside.wrong) == (500, 100)
     assert alone.green is not None
     assert beside.green is not None
+
+
+def test_green_keeps_its_promise_where_the_labels_lay_out_the_thresholds_too() -> None:
+    """Scores are even and P(wrong) = (1 - score)^3, so that of answers from t on (1 - t)^3 / 4 are wrong."""
+    drawn = random.Random(11)
+    failures = shown = 0
+    for draw in range(300):
+        scores = [drawn.random() for _ in range(200)]
+        rows = [Row(f"{draw}-{place}", each, drawn.random() < (1 - each) ** 3) for place, each in enumerate(scores)]
+        green = calibrated(NEW, rows, [], LightSettings(wrong=0.1, risk=0.1)).green
+        if green is not None:
+            shown += 1
+            failures += (1 - green.threshold) ** 3 / 4 > 0.1
+    assert shown >= 200
+    # Of what fails in 10 % of the draws, more failures than these have a chance of 1e-4.
+    assert failures <= 51
 
 
 def test_with_labels_enough_but_nothing_shown_every_light_is_yellow(platform: Platform) -> None:
