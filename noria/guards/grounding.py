@@ -23,6 +23,8 @@ MOST = 3
 STEM = 6
 """Letters by which words are compared."""
 HEAVIEST = 8
+_WEIGHTS = (0, 1, 1, 1, 4, 5, 6, 7)
+"""Of words by their length: the shortest are mostly grammar."""
 MOST_CHARS, MOST_SENTENCES, MOST_SAID = 32_768, 512, 128
 """How much of a context is looked at, in characters and in sentences, and how many sentences of an answer."""
 
@@ -70,15 +72,16 @@ def sentences(text: str) -> list[str]:
 
 def terms(text: str) -> dict[str, int]:
     """Words by their first letters, folded, with their weights; pairs of letters where words are not spaced."""
-    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    plain = text.isascii()
+    folded = text.lower() if plain else unicodedata.normalize("NFKC", text).casefold()
     found: dict[str, int] = {}
     for word in _TERM.findall(folded):
         size = len(word)
-        if size > 1 and word[0] >= "\u0e00" and _UNSPACED_LETTER.match(word[0]):
+        if not plain and size > 1 and _UNSPACED_LETTER.match(word):
             for place in range(size - 1):
                 found[word[place : place + 2]] = _PAIR
         elif word.isalpha():
-            found[word[:STEM]] = 1 if size < 4 else min(size, HEAVIEST)
+            found[word[:STEM]] = _WEIGHTS[size] if size < HEAVIEST else HEAVIEST
         else:
             found[word] = HEAVIEST if _DIGIT.search(word) else 1
     return found
@@ -104,7 +107,9 @@ def ground(context: Source, answer: str, asked: str = "") -> Grounding:
         wanted = terms(sentence)
         total = sum(wanted.values())
         whole += total
-        if strange := [term for term in wanted if term not in context.places and _DIGIT.search(term)]:
+        if strange := [
+            term for term in wanted if term not in context.places and not term.isalpha() and _DIGIT.search(term)
+        ]:
             given = terms(asked[:MOST_CHARS]) if given is None else given
             if not given.keys() >= set(strange):
                 unsupported.append(sentence)

@@ -153,7 +153,9 @@ def test_too_few_labels_change_nothing(platform: Platform) -> None:
 
 def test_answers_without_a_light_of_failures_and_of_other_tasks_do_not_count(platform: Platform) -> None:
     found, notes = traffic(120, 0)
-    spoiled = [{"light": None}, {"status": 502}, {"task": "other"}, {"support": None}, {"answer": ""}]
+    spoiled: list[dict[str, object]] = [
+        {"light": None}, {"status": 502}, {"task": "other"}, {"support": None}, {"answer": ""},
+    ]  # fmt: skip
     log(platform, [each.model_copy(update=spoiled[number % 5]) for number, each in enumerate(found)], notes)
     with pytest.raises(Conflict, match="0 labelled answers"):
         calibrate(platform, "helpdesk")
