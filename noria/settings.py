@@ -214,6 +214,13 @@ class GuardSettings(Table):
     output: dict[Detector, Action] = Field(default_factory=dict)
 
 
+class ThresholdSettings(Table):
+    """Scores from which an answer is green and below which it is red, as far as either could be shown."""
+
+    green: float | None = None
+    red: float | None = None
+
+
 class LightSettings(Table):
     """tasks.NAME.lights: a colour for every answer, calibrated on labelled feedback."""
 
@@ -225,6 +232,8 @@ class LightSettings(Table):
     """Chance that the calibration misses the stated share."""
     confirm: Share = 0.02
     """Share of green answers that ask for confirmation all the same."""
+    thresholds: dict[str, ThresholdSettings] = Field(default_factory=dict)
+    """By what serves; put here by noria from the calibration: `noria lights calibrate`."""
 
 
 class RecordSettings(Table):

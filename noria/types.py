@@ -146,8 +146,7 @@ class Example(Record):
 class Candidate(Record):
     """Exactly what would be served: base, adapter, quantization, engine, prompt and the index its context comes from.
 
-    `task` names the route; `prompt` is the digest of the rendered prompt definition, so that a change of wording
-    makes another candidate; `index` is the dataset whose folder `index` holds the documents that give context.
+    `prompt` is the digest of the rendered prompt definition; the folder `index` of the dataset `index` gives context.
     """
 
     task: str
@@ -236,7 +235,7 @@ class Interaction(Record):
 
     `status` is what the client saw, 499 when it left before the end; `user` is a keyed hash, times are seconds.
     `messages` are the client's own, `request` the other fields of its body, `output` the choices where they are more
-    than one plain text. `logprob` is the mean of the answer's tokens, in nats; `cost` in the prices' currency.
+    than one text; `logprob` is by token, in nats, `support` the share found in sources, `cost` in the prices' currency.
     """
 
     kind: Literal["interaction"] = "interaction"
@@ -265,6 +264,7 @@ class Interaction(Record):
     seconds: float
     trainable: bool
     logprob: float | None = None
+    support: float | None = None
     findings: tuple[str, ...] = ()
     light: str | None = None
     cost: float | None = None

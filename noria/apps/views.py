@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from noria.cycle import Turn
+from noria.evaluation.lights import Calibrated
 from noria.ports import Platform
+from noria.stats.conformal import Certified
 from noria.types import Deployment, Interval, Report
 
 
@@ -73,6 +75,18 @@ def status(platform: Platform) -> dict[str, Any]:
             for cycle, runs in platform.runs.cycles(None, 10)
         ],
     }
+
+
+def lights_of(found: Calibrated) -> list[str]:
+    """One candidate's calibration as a row of a table."""
+
+    def side(shown: Certified | None, bound: str) -> list[str]:
+        if shown is None:
+            return ["" if found.known else f"{found.needed} labels needed", "not shown" if found.known else ""]
+        return [f"{shown.threshold:.4f}", f"{shown.wrong} of {shown.rows}, {bound} {100 * shown.bound:.1f} %"]
+
+    green, red = side(found.green, "at most"), side(found.red, "at least")
+    return [found.served_by, str(found.labels), str(found.wrong), *green, *red]
 
 
 def _live(live: Deployment | None) -> dict[str, Any]:

@@ -6,7 +6,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from noria import prompts
+from noria.deployment import lights
 from noria.deployment.replicas import Replicas, each_of
 from noria.deployment.supervise import Backoff
 from noria.errors import NoriaError, Unavailable
@@ -62,6 +65,7 @@ class Fleet:
         self._bases: dict[str, tuple[EngineSettings, Ref, str]] = {}
         self._champions: dict[str, Candidate | None] = {}
         self._keys: dict[str, KeyGrant] = {}
+        self._lights: dict[str, JsonValue] = {}
         self._asked = False
         self._fault = ""
         self._draining: list[Draining] = []
@@ -120,6 +124,7 @@ class Fleet:
                 for key in self._platform.keys.all()
                 if key.revoked is None
             }
+            thresholds = lights.thresholds(self._platform)
         except Unavailable as error:
             if not self._asked:
                 raise
@@ -131,6 +136,7 @@ class Fleet:
             self._fault = ""
             self._report("the ledger is back")
         self._champions, self._keys, self._asked = champions, keys, True
+        self._lights = thresholds
 
     def _base(self, engine: str) -> tuple[Ref, str] | None:
         """An engine's base model; that of an attached engine as it was first seen, None before that."""
@@ -267,7 +273,7 @@ class Fleet:
                 *(arm for arm in others if arm is not None),
             ),
             fallbacks=tuple(arm for arm in spare if arm is not None),
-            task=task.model_dump(mode="json"),
+            task=lights.told(task, self._lights.get(name)),
         )
 
     def _other(self, name: str, wanted: ArmSettings) -> Arm | None:

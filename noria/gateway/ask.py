@@ -207,7 +207,8 @@ class Chat(Api):
             body["stop"] = [*ask.stop, prompts.STOP]
             if body.get("temperature") is None:
                 body["temperature"] = 0.0
-            if task.lights is not None:
+            # llama.cpp's server refuses log-probabilities of a stream that may call tools.
+            if task.lights is not None and not (ask.stream and body.get("tools")):
                 body["logprobs"] = True
         most = ask.max_tokens or (task.max_tokens if task is not None else None)
         if most is not None:

@@ -235,7 +235,9 @@ class Exchange:
             tasked = turn.live is not None and turn.live.task is not None
             filtered = self._outgoing(turn)
             document = read(body, turn.heard, turn.model, tasked and ask.api.chats, _open(ask, filtered), filtered)
-            body = orjson.dumps(ask.api.render(document, ask, turn))
+            told = ask.api.render(document, ask, turn)
+            noria = self._light(turn, ask)
+            body = orjson.dumps(told if noria is None else {**told, "noria": noria})
         else:
             body = ask.api.relay(body, ask, turn)
         turn.ended(200, None)
@@ -274,9 +276,10 @@ class Exchange:
         if not stream.complete:
             raise EngineFault(502, stream.error or "the engine's answer broke off")
         turn.ended(200, None)
+        noria = self._light(turn, ask)
         self._finish(turn)
         await self._start(turn, send)
-        await send({"type": "http.response.body", "body": stream.tail()})
+        await send({"type": "http.response.body", "body": stream.tail(noria)})
 
     async def _cut(self, turn: Turn, stream: AnswerStream, refused: Refused, send: Send) -> None:
         """End a stream of which a guard lets nothing more pass: logged first, then told, by raising what it said."""
@@ -286,6 +289,13 @@ class Exchange:
         if turn.started:
             await send({"type": "http.response.body", "body": stream.cut_off(), "more_body": True})
         raise refused
+
+    def _light(self, turn: Turn, ask: Ask) -> Mapping[str, Any] | None:
+        """Judge an answer where the task has lights; of several answers to one request none has a light of its own."""
+        live = turn.live
+        if live is None or live.lights is None or not ask.api.chats or ask.choices != 1:
+            return None
+        return live.lights.judge(turn, None if live.outputs is None else self._guards.sieves(live.outputs, []))
 
     def _outgoing(self, turn: Turn) -> Filter | None:
         rules = turn.live.outputs if turn.live is not None else None

@@ -93,6 +93,8 @@ class Turn:
     first_token_seconds: float | None = None
     findings: Sequence[str] = ()
     light: str | None = None
+    support: float | None = None
+    """Share of the answer that is in its sources."""
     reservation: Reservation | None = None
     tokens: tuple[int, int] = (0, 0)
     """Of prompt and answer, known when it is recorded."""
@@ -180,8 +182,8 @@ class Turn:
                 "conversation": self.conversation, **texts, "finish_reason": heard.finish_reason,
                 "status": self.status, "error": self.error, "stream": self.stream, "prompt_tokens": self.tokens[0],
                 "completion_tokens": self.tokens[1], "first_token_seconds": self.first_token_seconds,
-                "seconds": seconds, "trainable": self.trainable, "logprob": heard.logprob, "findings": self.findings,
-                "light": self.light, "cost": self.cost, "trace": self.trace,
+                "seconds": seconds, "trainable": self.trainable, "logprob": heard.logprob, "support": self.support,
+                "findings": self.findings, "light": self.light, "cost": self.cost, "trace": self.trace,
             }
         )  # fmt: skip
 

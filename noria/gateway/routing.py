@@ -5,12 +5,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from noria.gateway.client import Target, target
 from noria.ports import Index
 from noria.settings import Action, Detector, RecordSettings, TaskSettings
 from noria.types import Arm, Endpoint, Route
+
+if TYPE_CHECKING:
+    from noria.gateway.light import Lights
 
 FAILURES = 5
 """Faults in a row after which a replica is left alone."""
@@ -133,6 +137,7 @@ class Live:
     """What guards look for, where they look at all."""
     record: RecordSettings | None = None
     """What is kept of its traffic, where that is not everything."""
+    lights: Lights | None = None
 
     def choose(self, who: str) -> LiveArm:
         """The arm for a user or a conversation: always the same one as long as the shares stay."""

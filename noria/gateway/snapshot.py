@@ -14,6 +14,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from noria.errors import Invalid, NoriaError, NotFound
+from noria.gateway.light import Lights
 from noria.gateway.limits import Subject
 from noria.gateway.routing import Live, LiveArm, Replicas, bounds_of
 from noria.ports import Index
@@ -156,6 +157,7 @@ class SnapshotFile:
             inputs=(task.guards.input or None) if task is not None else None,
             outputs=(task.guards.output or None) if task is not None else None,
             record=task.record if task is not None and task.record != RecordSettings() else None,
+            lights=Lights(task.lights) if task is not None and task.lights is not None else None,
         )
 
     def _arm(self, arm: Arm) -> LiveArm:
