@@ -13,7 +13,7 @@ from typing import Any
 class Script:
     """`answers` maps a path to (status, document); a list of chunks is streamed, and breaks off without a last None.
 
-    An event of `threading` among the chunks is waited for.
+    An event of `threading` among the chunks is waited for. A function is given the request's body and returns either.
     """
 
     def __init__(self) -> None:
@@ -39,6 +39,8 @@ def scripted() -> Iterator[Script]:
             script.asked.append((self.path, body))
             missing = {"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}}
             status, found = script.answers.get(self.path, (404, missing))
+            if callable(found):
+                found = found(body)
             self.send_response(status)
             if isinstance(found, list):
                 self.send_header("content-type", "text/event-stream")
