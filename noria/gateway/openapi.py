@@ -152,12 +152,14 @@ def _keyless(name: str, summary: str, answers: Schema) -> dict[str, Any]:
 def _answered(answer: str, streams: bool) -> Schema:
     content = _content("application/json", _ref(answer))["content"]
     if streams:
-        events = "Server-sent events, with `stream: true`. An error in its midst is an event with `error`."
-        content["text/event-stream"] = {"schema": {**_TEXT, "description": events}}
+        content["text/event-stream"] = {}
     headers = {
         name: {"$ref": f"#/components/headers/{name}"} for name in _headers() if name not in ("retry-after", "limit")
     }
-    return {"description": "The answer, which is in the log already.", "headers": headers, "content": content}
+    description = "The answer, which is in the log before its end is sent."
+    if streams:
+        description += " With `stream: true`, server-sent events; an error in their midst is an event with `error`."
+    return {"description": description, "headers": headers, "content": content}
 
 
 def _responses() -> dict[str, Any]:
@@ -188,11 +190,11 @@ def _headers() -> dict[str, Any]:
 def _parameters() -> dict[str, Any]:
     return {
         "timeout": {
-            "name": "x-noria-timeout", "in": "header", "schema": {"type": "number", "exclusiveMinimum": 0},
+            "name": "x-noria-timeout", "in": "header", "schema": {"type": "number", "minimum": 0.1},
             "description": "Seconds for the whole request, if less than `[gateway] deadline`.",
         },
         "train": {
-            "name": "x-noria-train", "in": "header", "schema": {"enum": ["yes", "no"]},
+            "name": "x-noria-train", "in": "header", "schema": _TEXT,
             "description": "`no`: nothing may be learned from this request.",
         },
         "traceparent": {
@@ -235,7 +237,8 @@ def _requests() -> dict[str, Any]:
         "ResponseRequest": _object(
             "model", "input", model=_ref("ModelName"), instructions=_maybe(_TEXT), stream=_maybe(_TRUE),
             input={"oneOf": [_filled(_TEXT), _list(_ref("Item"), least=1)]}, tools=_list(_ref("Tool")),
-            tool_choice=_ANYTHING, max_output_tokens=_maybe(_POSITIVE), temperature=_maybe(_NUMBER),
+            tool_choice={"enum": ["auto", "none", "required", None]},
+            max_output_tokens=_maybe(_POSITIVE), temperature=_maybe(_NUMBER),
             top_p=_maybe(_NUMBER), metadata=_maybe(_OBJECT), user=_maybe(_TEXT), store=_maybe(_TRUE),
         ),
         "Item": _object(
@@ -285,18 +288,18 @@ def _generate_fields() -> dict[str, Schema]:
 
 
 def _feedback() -> Schema:
+    words = {"type": ["string", "null"], "pattern": "\\S"}
     fields = {
         "interaction": {**_TEXT, "format": "uuid", "description": "The answer's `x-noria-interaction`."},
-        "metric": {**_TEXT, "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"},
-        "value": {"type": ["number", "null"]},
-        "correction": {**_TEXT, "pattern": "\\S", "description": "The answer as it should have been."},
-        "user": {**_TEXT, "pattern": "\\S"},
+        "metric": {"type": ["string", "null"], "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"},
+        "value": {"type": ["number", "boolean", "null"]},
+        "correction": {**words, "description": "The answer as it should have been."},
+        "user": words,
     }
-    scored = ["interaction", "metric", "value"]
-    alone = {"required": ["interaction", "correction"], "not": {"required": ["value"]}}
+    scored = _object("metric", "value", metric=_TEXT, value={"type": ["number", "boolean"]})
     return {
-        "type": "object", "properties": fields, "additionalProperties": False,
-        "anyOf": [{"required": scored, "properties": {"value": _NUMBER}}, alone],
+        **_object("interaction", **fields), "additionalProperties": False,
+        "anyOf": [scored, _object("correction", correction=_TEXT)],
     }  # fmt: skip
 
 
