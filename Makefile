@@ -1,5 +1,5 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench clean
+.PHONY: install demo test check bench conformance soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,6 +35,14 @@ test: install
 
 bench: install
 	$(BIN)/python benchmarks/startup.py
+
+# Schemathesis against the data plane's own description, thoroughly.
+conformance: install
+	$(BIN)/pytest tests/gateway/test_schemathesis.py --examples 300
+
+# Ten minutes at half of saturation: clients that vanish or dawdle, engines that die.
+soak: install
+	$(BIN)/python benchmarks/gateway/soak.py
 
 clean:
 	rm -rf demo build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -94,7 +94,8 @@ def _present(options: argparse.Namespace) -> list[Kind]:
     return found
 
 
-def _compiled(name: str, folder: Path) -> Path:
+def compiled(name: str, folder: Path) -> Path:
+    """One of the C programs beside this file, built into a folder."""
     compiler = shutil.which("gcc")
     if compiler is None:
         sys.exit("gcc is missing: apt-get install gcc libc6-dev")
@@ -109,7 +110,7 @@ def _compiled(name: str, folder: Path) -> Path:
 @contextlib.contextmanager
 def _mock(folder: Path) -> Iterator[Target]:
     port = servers.free_port()
-    engine = subprocess.Popen([_compiled("mock", folder), str(port)], process_group=0)
+    engine = subprocess.Popen([compiled("mock", folder), str(port)], process_group=0)
     try:
         for _ in range(100):
             with contextlib.suppress(urllib.error.URLError):
@@ -129,7 +130,7 @@ def _measured(
 ) -> dict[str, Rounds]:
     """The figures by server."""
     results: dict[str, Rounds] = {}
-    load = _compiled("load", folder)
+    load = compiled("load", folder)
     with _mock(folder) as mock:
         bench = Bench(load, folder, mock, options.realtime)
         turns: list[Kind | None] = [*([None] if "direct" in options.servers else []), *kinds]

@@ -14,6 +14,8 @@ from noria.gateway.wire import EngineFault
 
 SAID = ("reasoning", "reasoning_content", "refusal")
 """Fields of a message, beside its content, that are text for the user."""
+PARTS = 512
+"""Most pieces of a text that are kept apart: as a piece, a token takes more than ten times its own bytes."""
 Filter = Callable[[str, str | None], str]
 """Makes of more of a named text what may be sent of it, and of None, at its end, what is left."""
 _MESSAGE = frozenset(("role", "content"))
@@ -49,7 +51,10 @@ class Heard:
         """More text of a choice, and what of it is sent where a guard changed it."""
         if text:
             self.pieces += 1
-            self._parts[number].append(text if sent is None else sent)
+            parts = self._parts[number]
+            parts.append(text if sent is None else sent)
+            if len(parts) > PARTS:
+                parts[:] = ["".join(parts)]
 
     def rest(self, number: int, sent: str) -> None:
         """What a guard lets go at the end of a choice's text."""

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from noria.errors import Denied, NoriaError, NotFound, Unavailable
+from noria.gateway import openapi
 from noria.gateway.ask import Api
 from noria.gateway.batch.api import Call, Desk
 from noria.gateway.batch.files import FileStore
@@ -49,11 +50,14 @@ from noria.guards import injection, personal, secrets, unsafe
 from noria.ports import Clock, Recorder
 from noria.settings import Detector
 
-_METHODS = {"/health": "GET", "/ready": "GET", "/metrics": "GET", "/models": "GET", "/feedback": "POST"}
+_DESCRIPTION = "/openapi.json"
+_METHODS = {
+    "/health": "GET", "/ready": "GET", "/metrics": "GET", _DESCRIPTION: "GET", "/models": "GET", "/feedback": "POST",
+}  # fmt: skip
 _HOT: Mapping[str, Api] = {**APIS, **{f"/v1{path}": api for path, api in APIS.items()}}
 _MODEL = "/models/"
 _STORED = ("/files", "/batches")
-_OPEN = ("/health", "/ready", "/metrics")
+_OPEN = ("/health", "/ready", "/metrics", _DESCRIPTION)
 """Paths without a key: they tell nothing of anybody."""
 _DETECTORS: Mapping[Detector, Watch] = {
     "personal": Watch(personal.find, personal.REACH, personal.BEHIND),
@@ -189,6 +193,8 @@ class Gateway:
     async def _open(self, path: str, send: Send) -> None:
         if path == "/metrics":
             await answer(send, 200, self._worker.expose(), [(b"content-type", CONTENT_TYPE)])
+        elif path == _DESCRIPTION:
+            await answer(send, 200, orjson.dumps(openapi.document()))
         elif path == "/ready" and not self._snapshots.current.live:
             await answer(send, 503, b'{"status":"no route yet"}')
         else:

@@ -16,7 +16,7 @@ from noria.gateway.ask import Api, Ask, Prepared
 from noria.gateway.client import Pool, Reply, UpstreamError
 from noria.gateway.events import AnswerStream
 from noria.gateway.guard import Guards, Refused
-from noria.gateway.inflight import Inflight
+from noria.gateway.inflight import SWEEP_SECONDS, Inflight
 from noria.gateway.limits import Ledger
 from noria.gateway.metrics import cause_of
 from noria.gateway.record import GONE, Journal, Turn, pseudonym
@@ -364,8 +364,11 @@ def _seconds(wanted: bytes) -> float:
         seconds = float(wanted)
     except ValueError:
         seconds = 0.0
-    if not seconds > 0.0:
-        raise Invalid(f"'x-noria-timeout' is '{wanted.decode(errors='replace')}'", "send seconds, such as 30")
+    if not seconds >= SWEEP_SECONDS:
+        # Nobody looks more often, and with less no engine could answer.
+        raise Invalid(
+            f"'x-noria-timeout' is '{wanted.decode(errors='replace')}'", f"send seconds, {SWEEP_SECONDS} at least"
+        )
     return seconds
 
 

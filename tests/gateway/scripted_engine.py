@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 class Script:
     """`answers` maps a path to (status, document); a list of chunks is streamed, and breaks off without a last None.
 
-    An event of `threading` among the chunks is waited for.
+    An event of `threading` among the chunks is waited for. A function is given the request's body and returns either.
     """
 
     def __init__(self) -> None:
@@ -33,12 +34,15 @@ def scripted() -> Iterator[Script]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             script.asked.append((self.path, body))
             missing = {"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}}
             status, found = script.answers.get(self.path, (404, missing))
+            if callable(found):
+                found = found(body)
             self.send_response(status)
             if isinstance(found, list):
                 self.send_header("content-type", "text/event-stream")
@@ -60,7 +64,13 @@ def scripted() -> Iterator[Script]:
         def log_message(self, format: str, *arguments: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            # Clients leave.
+            if not isinstance(sys.exception(), ConnectionError):
+                super().handle_error(request, client_address)
+
+    server = Server(("127.0.0.1", 0), Handler)
     script.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
