@@ -29,6 +29,8 @@ from noria.gateway.batch.store import BatchStore
 from noria.settings import GatewaySettings
 from noria.types import KeyGrant, Snapshot
 
+pytestmark = pytest.mark.slow
+
 OTHER_KEY = "nr-other-key"
 ENDED = ("completed", "failed", "cancelled", "expired")
 

@@ -22,6 +22,8 @@ from noria.errors import Invalid
 from noria.gateway.batch.files import STALE_SECONDS, FileStore, new_file
 from noria.gateway.batch.form import Form, Part
 
+pytestmark = pytest.mark.slow
+
 TYPE = b"multipart/form-data; boundary=bound"
 
 

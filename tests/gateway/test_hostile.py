@@ -22,6 +22,8 @@ from noria.gateway.edge import Edge
 from noria.settings import GatewaySettings
 from noria.types import KeyGrant, Route
 
+pytestmark = pytest.mark.slow
+
 MEGABYTE = 1024 * 1024
 OTHER = "nr-other-user"
 

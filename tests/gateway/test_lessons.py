@@ -25,6 +25,8 @@ from noria.gateway.events import AnswerStream
 from noria.gateway.routing import FAILURES, OPEN_SECONDS, Breaker
 from noria.types import KeyGrant, Route
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

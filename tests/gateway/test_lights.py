@@ -18,6 +18,8 @@ from noria.gateway.light import Lights
 from noria.settings import LightSettings, ThresholdSettings
 from noria.types import Document
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 CANDIDATE = "candidate:helpdesk@0123456789abcdef"
 MANUAL = "Press the reset button for five seconds. The lamp then blinks twice."

@@ -51,6 +51,7 @@ def test_a_minute_s_requests_may_come_at_once_and_then_come_back_evenly(ledger: 
     assert sum(admitted(ledger, who, 1, NOON + 11) for _ in range(60)) == 10
 
 
+@pytest.mark.slow
 @given(
     rate=st.integers(1, 100),
     gaps=st.lists(st.floats(0, 20), min_size=1, max_size=200),
@@ -180,6 +181,7 @@ def plane_with(tmp_path: Path, engine: FakeEngine, limits: dict[str, Any], **mor
     return serving(tmp_path / "s", routes, {KEY: grant})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_over_the_wire_a_limit_is_429_with_its_name_and_when_to_retry(
     engine: FakeEngine, tmp_path: Path, stream: bool
@@ -194,6 +196,7 @@ def test_over_the_wire_a_limit_is_429_with_its_name_and_when_to_retry(
         assert (record.status, record.messages[0]["content"]) == (429, "hi")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_over_the_wire_requests_that_run_side_by_side_cannot_all_pass_one_limit(
     engine: FakeEngine, tmp_path: Path, stream: bool
@@ -213,6 +216,7 @@ def test_over_the_wire_requests_that_run_side_by_side_cannot_all_pass_one_limit(
         assert ask(plane, "hi", max_tokens=250).status_code == 200
 
 
+@pytest.mark.slow
 def test_over_the_wire_a_task_s_limit_holds_for_all_keys_together(engine: FakeEngine, tmp_path: Path) -> None:
     keys = {each: KeyGrant(id=each, name=each, role="user") for each in ("nr-a", "nr-b")}
     routes = {"helpdesk": Route(arms=(arm("c", engine.url),), task=task(limits={"requests_per_minute": 4}))}
@@ -222,6 +226,7 @@ def test_over_the_wire_a_task_s_limit_holds_for_all_keys_together(engine: FakeEn
         assert "task 'helpdesk'" in ask(plane, "hi", key="nr-a").json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_over_the_wire_cost_is_what_the_engine_counted_at_the_arm_s_price(engine: FakeEngine, tmp_path: Path) -> None:
     # 11 prompt and 5 completion tokens at 10,000 and 20,000 a million cost 0.21.
     with plane_with(tmp_path, engine, {"cost_per_day": 1.5}, price=(10_000.0, 20_000.0)) as plane:
@@ -233,6 +238,7 @@ def test_over_the_wire_cost_is_what_the_engine_counted_at_the_arm_s_price(engine
         assert plane.recorded(got[0].headers["x-noria-interaction"]).cost == pytest.approx(0.21)
 
 
+@pytest.mark.slow
 def test_over_the_wire_a_stream_that_its_client_left_no_longer_counts(engine: FakeEngine, tmp_path: Path) -> None:
     with plane_with(tmp_path, engine, {"streams": 1}) as plane:
         body = asking("stall", stream=True)
@@ -243,6 +249,7 @@ def test_over_the_wire_a_stream_that_its_client_left_no_longer_counts(engine: Fa
         wait_for(lambda: ask(plane, "hi").status_code == 200 or None)
 
 
+@pytest.mark.slow
 def test_limits_survive_a_kill(engine: FakeEngine, tmp_path: Path) -> None:
     with plane_with(tmp_path, engine, {"requests_per_minute": 2, "streams": 1}) as plane:
         assert ask(plane, "hi").status_code == 200
@@ -251,6 +258,7 @@ def test_limits_survive_a_kill(engine: FakeEngine, tmp_path: Path) -> None:
         assert [ask(plane, "hi").status_code for _ in range(2)] == [200, 429]
 
 
+@pytest.mark.slow
 def test_roles_and_models_say_what_a_key_may_ask(engine: FakeEngine, tmp_path: Path) -> None:
     keys = {
         "nr-admin": KeyGrant(id="1", name="root", role="admin"),
@@ -299,6 +307,7 @@ def in_process(tmp_path: Path, engine: FakeEngine, recorder: Any, **more: Any) -
     return post
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_when_the_disk_is_full_traffic_is_refused_or_the_log_dropped_as_set(
     engine: FakeEngine, tmp_path: Path, stream: bool
@@ -312,6 +321,7 @@ def test_when_the_disk_is_full_traffic_is_refused_or_the_log_dropped_as_set(
         assert (b"[DONE]" in data if stream else ANSWER.encode() in data) == (rule == "drop")
 
 
+@pytest.mark.slow
 def test_of_a_sample_the_texts_are_kept_and_of_all_the_numbers(engine: FakeEngine, tmp_path: Path) -> None:
     memory = Memory()
     post = in_process(tmp_path, engine, memory, record={"sample": 0.5})
@@ -329,6 +339,7 @@ def test_of_a_sample_the_texts_are_kept_and_of_all_the_numbers(engine: FakeEngin
             assert ANSWER not in json.dumps(each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_redaction_touches_the_record_and_not_the_answer(engine: FakeEngine, tmp_path: Path, stream: bool) -> None:
     memory = Memory()

@@ -37,6 +37,8 @@ for _ in range(400):
         ledger.settle(held, int(tokens), 0.0)
 sys.stdout.write(json.dumps([passed, most]) + "\\n")
 """
+pytestmark = pytest.mark.slow
+
 LOCKED = """
 import sys, time
 from pathlib import Path

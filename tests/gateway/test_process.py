@@ -18,6 +18,8 @@ import httpx
 import pytest
 from gateway_fakes import ANSWER, KEY, FakeEngine, Plane, asking, fake_engine, running, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def engine() -> Iterator[FakeEngine]:

@@ -20,6 +20,8 @@ TOOL: Any = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }  # fmt: skip
 
+pytestmark = pytest.mark.slow
+
 
 def call(index: int, arguments: str, **more: Any) -> dict[str, Any]:
     named = {name: value for name, value in more.items() if name == "name"}

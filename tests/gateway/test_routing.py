@@ -35,6 +35,8 @@ from noria.gateway.routing import (
 )
 from noria.types import Arm, Endpoint, Route
 
+pytestmark = pytest.mark.slow
+
 USERS = 10_000
 
 
