@@ -78,7 +78,7 @@ class GatewaySettings(Table):
     log_full: Literal["refuse", "drop"] = "refuse"
     """When the disk takes no record: refuse the traffic, or drop the record and count it."""
     limits: LimitSettings = LimitSettings()
-    otlp: str | None = None
+    otlp: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     """Address of an OpenTelemetry collector (OTLP over HTTP); without it no spans are made."""
     content_in_spans: bool = False
     file_bytes: int = Field(default=200 * 1000 * 1000, ge=1024)
@@ -277,6 +277,17 @@ class TaskSettings(Table):
     lights: LightSettings | None = None
     record: RecordSettings = RecordSettings()
 
+    @model_validator(mode="after")
+    def _shared_out(self) -> Self:
+        answering = sum(arm.share for arm in self.arms.values() if not arm.shadow)
+        if answering > 1.0 + 1e-9:
+            raise ValueError(
+                f"its arms have {answering:g} of the requests; the most is 1, and the champion has the rest"
+            )
+        if "champion" in self.arms:
+            raise ValueError("an arm cannot be called 'champion': that is what noria has promoted")
+        return self
+
 
 class Settings(Table):
     """The whole file, with the folder that its relative paths start from."""
@@ -370,7 +381,8 @@ def _with_whole_paths(data: dict[str, Any], root: Path) -> dict[str, Any]:
 
 def _fault(error: ValidationError, text: str, name: str) -> Invalid:
     first = error.errors()[0]
-    path = tuple(str(part) for part in first["loc"])
+    # A name that is wrong itself is where the fault lies, not something below it.
+    path = tuple(str(part) for part in first["loc"] if part != "[key]")
     dotted, value = ".".join(path), first.get("input")
     where = f"{name}:{line_of(text, path)}"
     if first["type"] == "extra_forbidden":
@@ -418,23 +430,24 @@ def _check_names(settings: Settings) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise Invalid(f"two sources are called '{twice[0]}'", "rename one", where=settings.place("sources"))
     for task, table in settings.tasks.items():
-        if table.engine not in settings.engines:
-            raise Invalid(
-                f"task '{task}' wants engine '{table.engine}', which is not in the file",
-                known(table.engine, settings.engines),
-                where=settings.place("tasks", task, "engine"),
-            )
         if not table.sources:
             raise Invalid(
                 f"task '{task}' has no sources", "name at least one", where=settings.place("tasks", task, "sources")
             )
-        wanted = (*table.sources, *((table.context.source,) if table.context else ()))
-        for source in wanted:
-            if source not in names:
+        engines, sources = ("engine", set(settings.engines)), ("source", set(names))
+        wanted = [
+            (engines, table.engine, ("engine",)),
+            *((engines, each.engine, ("arms", arm, "engine")) for arm, each in table.arms.items()),
+            *((engines, each, ("fallback",)) for each in table.fallback),
+            *((sources, each, ("sources",)) for each in table.sources),
+            *((sources, each.source, ("context",)) for each in (table.context,) if each),
+        ]
+        for (kind, there), name, path in wanted:
+            if name not in there:
                 raise Invalid(
-                    f"task '{task}' wants source '{source}', which is not in the file",
-                    known(source, set(names)),
-                    where=settings.place("tasks", task, "sources"),
+                    f"task '{task}' wants {kind} '{name}', which is not in the file",
+                    known(name, there),
+                    where=settings.place("tasks", task, *path),
                 )
 
 
@@ -450,8 +463,8 @@ def line_of(text: str, path: Sequence[str]) -> int:
                 counts[header[2]] = counts.get(header[2], -1) + 1
                 table.append(str(counts[header[2]]))
             here = table
-        elif entry := re.match(r"\s*([\w\"'-]+)\s*=", line):
-            here = [*table, entry[1].strip("\"'")]
+        elif entry := re.match(r"\s*([\w\"'.-]+)\s*=", line):
+            here = [*table, *(part.strip("\"'") for part in entry[1].split("."))]
         else:
             continue
         if here == target[: len(here)] and len(here) > depth:

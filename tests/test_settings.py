@@ -28,6 +28,7 @@ engine = "local"
 recipe = { kind = "lora", rank = 16 }
 """
 
+RECIPE = 'recipe = { kind = "lora", rank = 16 }'
 CASES = {
     "unknown key": ('name = "helpdesk"', 'name = "helpdesk"\nnmae = "x"', 3, "unknown key 'project.nmae'", "name"),
     "wrong type": ("rank = 16", 'rank = "many"', 17, "recipe.rank", "correct"),
@@ -39,6 +40,24 @@ CASES = {
     "no engine address": ('model = "smollm2-135m-instruct"\n', "", 4, "either model", "correct"),
     "bad port": ("[engines.local]", '[runtime]\nlisten = "here"\n\n[engines.local]', 5, "listen", "correct"),
     "missing table": ('[project]\nname = "helpdesk"\n', "", 1, "'project' is missing", "add"),
+    "unknown engine of an arm": (RECIPE, f'{RECIPE}\narms.b = {{ engine = "b", share = 0.1 }}', 18, "'b'", "local"),
+    "unknown fallback": (RECIPE, f'{RECIPE}\nfallback = ["locl"]', 18, "'locl'", "local"),
+    "arms of more than all": (
+        RECIPE,
+        f'{RECIPE}\narms.b = {{ engine = "local", share = 0.8 }}\narms.c = {{ engine = "local", share = 0.8 }}',
+        13,
+        "1.6",
+        "correct",
+    ),
+    "arm of a taken name": (
+        RECIPE,
+        f'{RECIPE}\narms.champion = {{ engine = "local", share = 0.1 }}',
+        13,
+        "champion",
+        "correct",
+    ),
+    "unknown detector": (RECIPE, f'{RECIPE}\nguards.input = {{ secret = "flag" }}', 18, "input.secret':", "correct"),
+    "collector": ("[engines.local]", '[gateway]\notlp = "here:4318"\n\n[engines.local]', 5, "otlp", "correct"),
     "broken TOML": ('name = "faq"', "name = faq", 9, "not valid TOML", "correct"),
 }
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
 from rich.table import Table
 
 from noria.errors import NoriaError
@@ -99,7 +100,7 @@ def table_of(columns: list[str], rows: list[list[str]], title: str = "") -> Tabl
     """A plain table."""
     table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from noria.errors import Denied, NoriaError, NotFound
+from noria.errors import Denied, Invalid, NoriaError, NotFound
 from noria.gateway.snapshot import Holder, View
 
 
 def unanswered(model: str, holder: Holder, view: View) -> NoriaError:
-    """The error for a model that is not there or not for this key; it names no model that the key may not see."""
+    """The error for a model that is absent, unknown or not for this key; it names none that the key may not see."""
     grant = holder.grant
     mine = ", ".join(view.open_to(holder)) or "none"
+    if not model:
+        return Invalid("'model' is missing", f'send "model": "…"; known are: {mine}')
     if model not in view.live:
         return NotFound(f"there is no model '{model}'", f"known are: {mine}")
     if grant.models:

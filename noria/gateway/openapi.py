@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from noria import __version__
+from noria.gateway.batch.api import ENDPOINTS
+from noria.gateway.batch.uploads import PURPOSES
 
 Schema = dict[str, Any]
 
@@ -21,6 +23,7 @@ _FAULTS: Mapping[str, str] = {
     "401": "The key is missing, unknown or revoked, or may not ask this model.",
     "404": "There is no such model, or its engine lacks this endpoint.",
     "405": "The path does not take this method; `allow` says which.",
+    "409": "The thing is not in a state in which that can be done.",
     "413": "The body is longer than `[gateway] body_bytes`.",
     "429": "A limit of the key or of the task is used up; `x-noria-limit` names it.",
     "500": "The gateway failed.",
@@ -45,7 +48,7 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/v1"}, {"url": "/"}],
         "security": [{"key": []}],
-        "paths": {**_inference(), **_open(), **_desk()},
+        "paths": {**_inference(), **_open(), **_desk(), **_files(), **_batches()},
         "components": {
             "schemas": _schemas(),
             "headers": _headers(),
@@ -133,8 +136,73 @@ def _desk() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _files() -> dict[str, Any]:
+    """A key sees its own files only."""
+    name = {"name": "file", "in": "path", "required": True, "schema": _TEXT}
+    file, gone = _content("application/json", _ref("File")), ("401", "404", "503")
+    page = _content("application/json", _page("File"))
+    listed = _operation("files", "The files of the key.", _said("A page of them.", page), ("400", "401", "503"))
+    order = {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}}
+    purpose = {"name": "purpose", "in": "query", "schema": _TEXT}
+    form = {"required": True, **_content("multipart/form-data", _ref("Upload"))}
+    taken = _operation("upload", "Upload a file.", _said("It is stored.", file), ("400", "401", "413", "429", "503"))
+    bytes_ = _said("Its bytes.", _content("application/octet-stream", {**_TEXT, "format": "binary"}))
+    deleted = _object("id", "object", "deleted", id=_TEXT, object={"const": "file"}, deleted={"const": True})
+    removed = _said("It is gone.", _content("application/json", deleted))
+    return {
+        "/files": {
+            "get": listed | {"parameters": [*_paging(10_000), order, purpose]}, "post": taken | {"requestBody": form},
+        },
+        "/files/{file}": {
+            "parameters": [name],
+            "get": _operation("file", "One file.", _said("It.", file), gone),
+            "delete": _operation("delete-file", "Delete a file.", removed, gone),
+        },
+        "/files/{file}/content": {
+            "parameters": [name], "get": _operation("file-content", "What stands in a file.", bytes_, gone),
+        },
+    }  # fmt: skip
+
+
+def _batches() -> dict[str, Any]:
+    """A key sees its own batches only."""
+    name = {"name": "batch", "in": "path", "required": True, "schema": _TEXT}
+    batch, page = _content("application/json", _ref("Batch")), _content("application/json", _page("Batch"))
+    listed = _operation("batches", "The batches of the key.", _said("A page of them.", page), ("400", "401", "503"))
+    begun = _operation(
+        "begin-batch", "Have the lines of a file answered while clients leave room.", _said("It waits.", batch),
+        ("400", "401", "404", "413", "429", "503"),
+    )  # fmt: skip
+    wanted = {"requestBody": _json("BatchRequest"), "parameters": [_ref("train", "parameters")]}
+    return {
+        "/batches": {"get": listed | {"parameters": _paging(100)}, "post": begun | wanted},
+        "/batches/{batch}": {
+            "parameters": [name], "get": _operation("batch", "One batch.", _said("It.", batch), ("401", "404", "503")),
+        },
+        "/batches/{batch}/cancel": {
+            "parameters": [name],
+            "post": _operation(
+                "cancel-batch", "Stop a batch; what was answered stays.", _said("It will stop.", batch),
+                ("401", "404", "409", "503"),
+            ),
+        },
+    }  # fmt: skip
+
+
+def _paging(most: int) -> list[dict[str, Any]]:
+    limit = {"type": "integer", "minimum": 1, "maximum": most}
+    return [{"name": "limit", "in": "query", "schema": limit}, {"name": "after", "in": "query", "schema": _TEXT}]
+
+
+def _page(name: str) -> Schema:
+    return _object(
+        "object", "data", "first_id", "last_id", "has_more", object={"const": "list"}, data=_list(_ref(name)),
+        first_id=_maybe(_TEXT), last_id=_maybe(_TEXT), has_more=_TRUE,
+    )  # fmt: skip
+
+
 def _asking(name: str, summary: str, body: Schema, answer: Schema) -> dict[str, Any]:
-    operation = _operation(name, summary, {"200": answer}, tuple(_FAULTS))
+    operation = _operation(name, summary, {"200": answer}, [each for each in _FAULTS if each != "409"])
     operation["parameters"] = [{"$ref": f"#/components/parameters/{each}"} for each in _parameters()]
     operation["requestBody"] = body
     return operation
@@ -218,7 +286,40 @@ def _schemas() -> dict[str, Any]:
         "Anything": {"description": "The engine's own answer, untouched."},
         **_requests(),
         **_answers(),
+        **_stored(),
     }
+
+
+def _stored() -> dict[str, Any]:
+    """What `/files` and `/batches` take and tell."""
+    at, kept = _maybe(_COUNT), {"type": "integer", "minimum": 3600, "maximum": 30 * 86400}
+    stage = ("validating", "in_progress", "finalizing", "completed", "failed", "cancelling", "cancelled", "expired")
+    times = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
+    counts = _object("total", "completed", "failed", total=_COUNT, completed=_COUNT, failed=_COUNT)
+    return {
+        "File": _object(
+            "id", "object", "bytes", "created_at", "filename", "purpose", id=_TEXT, object={"const": "file"},
+            bytes=_COUNT, created_at=_COUNT, filename=_TEXT, purpose=_TEXT, expires_at=at,
+        ),
+        "Upload": {
+            **_object("file", "purpose", file={**_TEXT, "format": "binary"}, purpose={"enum": list(PURPOSES)}),
+            "description": "With `expires_after[anchor]` and `expires_after[seconds]`, as OpenAI's clients send them.",
+        },
+        "BatchRequest": _object(
+            "input_file_id", "endpoint", "completion_window", input_file_id=_TEXT, endpoint={"enum": list(ENDPOINTS)},
+            completion_window={**_TEXT, "pattern": "^([1-9]|[12][0-9]|30)d$|^[1-9][0-9]?h$"},
+            metadata=_maybe({"type": "object", "maxProperties": 16, "additionalProperties": {
+                **_TEXT, "maxLength": 512}, "propertyNames": {"maxLength": 64}}),
+            output_expires_after=_maybe(_object("anchor", "seconds", anchor={"const": "created_at"}, seconds=kept)),
+        ),
+        "Batch": _object(
+            "id", "object", "endpoint", "input_file_id", "completion_window", "status", "created_at", "request_counts",
+            id=_TEXT, object={"const": "batch"}, endpoint=_TEXT, input_file_id=_TEXT, completion_window=_TEXT,
+            status={"enum": list(stage)}, created_at=_COUNT, expires_at=at, output_file_id=_maybe(_TEXT),
+            error_file_id=_maybe(_TEXT), errors=_maybe(_OBJECT), model=_maybe(_TEXT), usage=_maybe(_OBJECT),
+            metadata=_maybe(_OBJECT), request_counts=counts, **{f"{each}_at": at for each in times},
+        ),
+    }  # fmt: skip
 
 
 def _requests() -> dict[str, Any]:
@@ -334,8 +435,8 @@ def _maybe(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
+def _ref(name: str, kind: str = "schemas") -> Schema:
+    return {"$ref": f"#/components/{kind}/{name}"}
 
 
 def _content(kind: str, schema: Schema) -> Schema:

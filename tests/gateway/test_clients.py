@@ -10,12 +10,14 @@ from typing import Any, Literal
 
 import openai
 import pytest
-from gateway_fakes import KEY, Plane
+from gateway_fakes import KEY, Plane, wait_for
 from hard_fakes import serving, task
+from openai.types import Batch
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 from pydantic import BaseModel
 
 from noria.backends import llamacpp
+from noria.gateway.batch.store import ENDED
 from noria.settings import EngineSettings
 from noria.types import Arm, Route
 
@@ -150,6 +152,57 @@ def test_responses(client: openai.OpenAI) -> None:
         final = stream.get_final_response()
     assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
     assert final.output_parsed is not None
+
+
+def test_files(client: openai.OpenAI) -> None:
+    made = client.files.create(
+        file=("notes.txt", b"a\nb\n"), purpose="user_data", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert (made.filename, made.bytes, made.purpose) == ("notes.txt", 4, "user_data")
+    assert made.expires_at == made.created_at + 3600
+    assert client.files.retrieve(made.id) == made
+    assert [each.id for each in client.files.list(purpose="user_data", limit=1)] == [made.id]
+    assert client.files.content(made.id).content == b"a\nb\n"
+    assert client.files.delete(made.id).deleted
+    with pytest.raises(openai.NotFoundError, match="there is no file"):
+        client.files.retrieve(made.id)
+
+
+def test_batches(client: openai.OpenAI, plane: Plane) -> None:
+    bodies = {
+        "a": {"model": "helpdesk", "messages": PARIS, "max_tokens": 4},
+        "b": {"model": "base", "messages": PARIS, "max_tokens": 4},
+        "c": {"model": "base", "messages": PARIS, "max_tokens": 0},
+    }
+    asked = [
+        {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}
+        for name, body in bodies.items()
+    ]
+    lines = b"".join(json.dumps(each).encode() + b"\n" for each in asked)
+    file = client.files.create(file=("in.jsonl", lines), purpose="batch")
+    made = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"for": "test"}
+    )
+    done = wait_for(lambda: _ended(client, made.id), 120)
+    assert (done.status, done.metadata) == ("completed", {"for": "test"})
+    assert done.request_counts is not None
+    assert (done.request_counts.completed, done.request_counts.failed) == (2, 1)
+    assert done.output_file_id is not None
+    assert done.error_file_id is not None
+    answers = [json.loads(line) for line in client.files.content(done.output_file_id).iter_lines()]
+    assert sorted(each["custom_id"] for each in answers) == ["a", "b"]
+    for each in answers:
+        assert each["response"]["body"]["choices"][0]["message"]["content"]
+    (failed,) = [json.loads(line) for line in client.files.content(done.error_file_id).iter_lines()]
+    assert (failed["custom_id"], failed["response"]["status_code"]) == ("c", 400)
+    assert made.id in {each.id for each in client.batches.list(limit=5)}
+    with pytest.raises(openai.ConflictError, match="cannot be cancelled"):
+        client.batches.cancel(made.id)
+
+
+def _ended(client: openai.OpenAI, identity: str) -> Batch | None:
+    found = client.batches.retrieve(identity)
+    return found if found.status in ENDED else None
 
 
 def test_what_the_engine_lacks_is_said_in_its_own_words(client: openai.OpenAI) -> None:

@@ -15,7 +15,11 @@ import pytest
 from gateway_fakes import KEY, Plane, running
 from scripted_engine import chunks, completion, scripted
 
+from noria.backends.clock import SystemClock
 from noria.gateway import app
+from noria.gateway.batch.api import Desk
+from noria.gateway.batch.files import FileStore
+from noria.gateway.batch.store import BatchStore
 from noria.gateway.endpoints import APIS
 from noria.gateway.openapi import document
 
@@ -52,13 +56,23 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
             yield plane
 
 
-def test_every_path_is_described_with_its_method() -> None:
-    described = {path: {name.upper() for name in methods} for path, methods in document()["paths"].items()}
-    assert described == {path: {app._method(path)} for path in PATHS}
+def test_every_path_is_described_with_its_method(tmp_path: Path) -> None:
+    described = {
+        path: {name.upper() for name in methods if name != "parameters"}
+        for path, methods in document()["paths"].items()
+    }
+    desk = Desk(FileStore(tmp_path), BatchStore(tmp_path), SystemClock(), lambda: None)
+    stored = {
+        f"/{path.replace('ID', '{file}' if path.startswith('files') else '{batch}')}": set(handlers)
+        for path, handlers in desk._routes.items()
+    }
+    assert described == {path: {app._method(path)} for path in PATHS} | stored
 
 
 def test_every_operation_has_a_name_of_its_own_and_tells_its_errors() -> None:
-    operations = [each for methods in document()["paths"].values() for each in methods.values()]
+    operations = [
+        each for methods in document()["paths"].values() for name, each in methods.items() if name != "parameters"
+    ]
     names = [each["operationId"] for each in operations]
     assert len(set(names)) == len(names)
     error = "#/components/schemas/Error"

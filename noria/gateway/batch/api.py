@@ -154,7 +154,7 @@ class Desk:
 
     def _begin(self, call: Call, wanted: Mapping[str, Any]) -> dict[str, Any]:
         endpoint, window = wanted.get("endpoint"), _window(wanted.get("completion_window"))
-        if endpoint not in ENDPOINTS:
+        if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
             raise Invalid(f"'endpoint' is '{endpoint}'", f"one of: {', '.join(ENDPOINTS)}")
         identity = wanted.get("input_file_id")
         if not isinstance(identity, str):
