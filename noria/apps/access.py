@@ -54,6 +54,19 @@ def make(
     return key, text
 
 
+def revoke(platform: Platform, which: str) -> str:
+    """End the life of a key: its id, or the name of the only live key that is called so. Returns the id.
+
+    Raises NotFound, and Invalid where several are called so.
+    """
+    named = [key.id for key in platform.keys.all() if key.name == which and key.revoked is None]
+    if len(named) > 1:
+        raise Invalid(f"{len(named)} live keys are called '{which}'", f"say which: {', '.join(named)}")
+    identity = named[0] if named else which
+    platform.keys.revoke(identity, platform.clock.now())
+    return identity
+
+
 def admin_key(platform: Platform) -> str:
     """The admin key that the command line uses; made at the first start and kept in `.noria/admin.key` (mode 0600)."""
     file = platform.settings.state / "admin.key"

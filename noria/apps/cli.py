@@ -343,15 +343,16 @@ def list_keys(as_json: AsJson = False, project: Folder = HERE) -> None:
 
 @keys.command("revoke")
 def revoke_key(
-    identity: Annotated[str, typer.Argument(help="Id of the key, from `noria keys list`.")], project: Folder = HERE
+    which: Annotated[str, typer.Argument(help="Id of the key, from `noria keys list`, or its name.", metavar="key")],
+    project: Folder = HERE,
 ) -> None:
     """End a key's life; the running gateway refuses it within a second.
 
-    Example: noria keys revoke 01932f6e-7a3c-7c11-9f00-1234567890ab
+    Example: noria keys revoke app
     """
-    platform = _open(project)
-    platform.keys.revoke(identity, platform.clock.now())
-    typer.echo(f"revoked {identity}")
+    from noria.apps import access
+
+    typer.echo(f"revoked {access.revoke(_open(project), which)}")
 
 
 @batch.command("submit")

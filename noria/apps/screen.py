@@ -10,7 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from noria.errors import NoriaError
 from noria.stage import Step
@@ -97,8 +97,9 @@ def show(value: Any, as_json: bool, table: Table | None = None) -> None:
 
 
 def table_of(columns: list[str], rows: list[list[str]], title: str = "") -> Table:
-    """A plain table."""
-    table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    """A plain table; its first column, which says what a row is, is never cut."""
+    head = [Column(name, no_wrap=not number, overflow="fold") for number, name in enumerate(columns)]
+    table = Table(*head, title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*map(escape, row))
     return table

@@ -119,6 +119,11 @@ def test_a_key_is_shown_once_listed_and_revoked(project: Path) -> None:
     again = noria("keys", "revoke", identity, project=project)
     assert again.returncode == 1
     assert "noria keys list" in again.stderr
+    noria("keys", "create", "--name", "app", project=project)
+    assert noria("keys", "revoke", "app", project=project).returncode == 0
+    for _ in range(2):
+        noria("keys", "create", "--name", "twin", project=project)
+    assert "2 live keys" in noria("keys", "revoke", "twin", project=project).stderr
 
 
 @pytest.mark.slow
