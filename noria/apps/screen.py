@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from noria.errors import NoriaError
 from noria.stage import Step
 
+PIPE_COLUMNS = 240
 TENTHS = 4
 """Without a terminal, progress is told this often per piece of work."""
 
@@ -89,7 +90,8 @@ def show(value: Any, as_json: bool, table: Table | None = None) -> None:
     if as_json:
         sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
         return
-    console = Console(highlight=False)
+    # Nobody's window is that of a pipe.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
     if table is not None:
         console.print(table)
     else:
@@ -98,7 +100,7 @@ def show(value: Any, as_json: bool, table: Table | None = None) -> None:
 
 def table_of(columns: list[str], rows: list[list[str]], title: str = "") -> Table:
     """A plain table; its first column, which says what a row is, is never cut."""
-    head = [Column(name, no_wrap=not number, overflow="fold") for number, name in enumerate(columns)]
+    head = [Column(name, no_wrap=not number) for number, name in enumerate(columns)]
     table = Table(*head, title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*map(escape, row))
