@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from noria.errors import Invalid, NotFound
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Address = Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}$")]
-"""`host:port`."""
+_NAME, _ADDRESS, _URL = r"^[a-z0-9][a-z0-9_-]{0,62}$", r"^[^:\s]+:\d{1,5}$", r"^https?://\S+$"
+_FORMS = {_NAME: "use a-z, 0-9, - and _, 63 at most", _ADDRESS: "give host:port", _URL: "give http://HOST:PORT"}
+Name = Annotated[str, Field(pattern=_NAME)]
+Address = Annotated[str, Field(pattern=_ADDRESS)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Detector = Literal["personal", "secrets", "injection", "unsafe"]
 Action = Literal["flag", "redact", "refuse"]
@@ -78,7 +79,7 @@ class GatewaySettings(Table):
     log_full: Literal["refuse", "drop"] = "refuse"
     """When the disk takes no record: refuse the traffic, or drop the record and count it."""
     limits: LimitSettings = LimitSettings()
-    otlp: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    otlp: Annotated[str, Field(pattern=_URL)] | None = None
     """Address of an OpenTelemetry collector (OTLP over HTTP); without it no spans are made."""
     content_in_spans: bool = False
     file_bytes: int = Field(default=200 * 1000 * 1000, ge=1024)
@@ -389,9 +390,10 @@ def _fault(error: ValidationError, text: str, name: str) -> Invalid:
         return Invalid(f"unknown key '{dotted}'", known(path[-1], _keys_beside(path)), where=where)
     if first["type"] == "missing":
         return Invalid(f"'{dotted}' is missing", f"add {path[-1]} = …", where=where)
-    reason = first["msg"].removeprefix("Value error, ")
+    form = _FORMS.get(first.get("ctx", {}).get("pattern", ""))
+    reason = "not of the right form" if form else first["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(value, dict) else f" (it is '{value}')"
-    return Invalid(f"'{dotted}': {reason}{shown}", "correct that line", where=where)
+    return Invalid(f"'{dotted}': {reason}{shown}", form or "correct that line", where=where)
 
 
 def _keys_beside(path: tuple[str, ...]) -> set[str]:

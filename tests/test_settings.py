@@ -38,7 +38,7 @@ CASES = {
     "no sources": ('sources = ["faq"]', "sources = []", 14, "no sources", "name"),
     "wrong kind": ('kind = "csv"', 'kind = "cvs"', 10, "kind", "correct"),
     "no engine address": ('model = "smollm2-135m-instruct"\n', "", 4, "either model", "correct"),
-    "bad port": ("[engines.local]", '[runtime]\nlisten = "here"\n\n[engines.local]', 5, "listen", "correct"),
+    "bad port": ("[engines.local]", '[runtime]\nlisten = "here"\n\n[engines.local]', 5, "listen", "host:port"),
     "missing table": ('[project]\nname = "helpdesk"\n', "", 1, "'project' is missing", "add"),
     "unknown engine of an arm": (RECIPE, f'{RECIPE}\narms.b = {{ engine = "b", share = 0.1 }}', 18, "'b'", "local"),
     "unknown fallback": (RECIPE, f'{RECIPE}\nfallback = ["locl"]', 18, "'locl'", "local"),
@@ -57,7 +57,7 @@ CASES = {
         "correct",
     ),
     "unknown detector": (RECIPE, f'{RECIPE}\nguards.input = {{ secret = "flag" }}', 18, "input.secret':", "correct"),
-    "collector": ("[engines.local]", '[gateway]\notlp = "here:4318"\n\n[engines.local]', 5, "otlp", "correct"),
+    "collector": ("[engines.local]", '[gateway]\notlp = "here:4318"\n\n[engines.local]', 5, "otlp", "http://"),
     "broken TOML": ('name = "faq"', "name = faq", 9, "not valid TOML", "correct"),
 }
 
