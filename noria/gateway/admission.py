@@ -11,7 +11,7 @@ def unanswered(model: str, holder: Holder, view: View) -> NoriaError:
     grant = holder.grant
     mine = ", ".join(view.open_to(holder)) or "none"
     if not model:
-        return Invalid("'model' is missing", f'send "model": "…"; known are: {mine}')
+        return Invalid("'model' is missing or not a string", f'send "model": "…"; known are: {mine}')
     if model not in view.live:
         return NotFound(f"there is no model '{model}'", f"known are: {mine}")
     if grant.models:
