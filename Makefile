@@ -1,5 +1,5 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench conformance soak clean
+.PHONY: install demo test check bench bench-gateway conformance soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,6 +35,10 @@ test: install
 
 bench: install
 	$(BIN)/python benchmarks/startup.py
+
+# The gateway beside nginx, vllm-router, smg and LiteLLM; what is not there yet is installed first.
+bench-gateway: install
+	$(BIN)/python benchmarks/gateway/run.py --install-peers
 
 # Schemathesis against the data plane's own description, thoroughly.
 conformance: install

@@ -19,8 +19,8 @@ PARTS = 512
 Filter = Callable[[str, str | None], str]
 """Makes of more of a named text what may be sent of it, and of None, at its end, what is left."""
 _MESSAGE = frozenset(("role", "content"))
-_CHOICE = frozenset(("index", "message", "delta", "text", "finish_reason", "logprobs"))
-_DOCUMENT = frozenset((
+CHOICE = frozenset(("index", "message", "delta", "text", "finish_reason", "logprobs"))
+DOCUMENT = frozenset((
     "id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "timings",
 ))  # fmt: skip
 """Fields that the record has in places of their own, or that say nothing of the answer; any other is output."""
@@ -73,16 +73,16 @@ class Heard:
 
     def around(self, number: int, choice: Mapping[str, Any]) -> None:
         """What an engine says of a choice beside its message."""
-        if not choice.keys() <= _CHOICE:
+        if not choice.keys() <= CHOICE:
             self._add(
-                number, {name: value for name, value in choice.items() if name not in _CHOICE and value is not None}
+                number, {name: value for name, value in choice.items() if name not in CHOICE and value is not None}
             )
 
     def usage(self, document: Mapping[str, Any]) -> None:
         """Token counts in an answer or a chunk, wherever the engine puts them, and fields that nobody here knows."""
-        if "choices" in document and not document.keys() <= _DOCUMENT:
+        if "choices" in document and not document.keys() <= DOCUMENT:
             self._add(
-                0, {name: value for name, value in document.items() if name not in _DOCUMENT and value is not None}
+                0, {name: value for name, value in document.items() if name not in DOCUMENT and value is not None}
             )
         usage = document.get("usage")
         if isinstance(usage, dict):

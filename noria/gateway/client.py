@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import defaultdict
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -90,9 +91,9 @@ class Reply:
         """The first header of this lower-case name."""
         return next((value for each, value in self.headers if each.lower() == name), None)
 
-    async def more(self) -> bytes:
+    def more(self) -> Awaitable[bytes]:
         """The next piece of the body, empty at its end; raises UpstreamError when it breaks off."""
-        return await self.connection.more()
+        return self.connection.more()
 
     async def read(self) -> bytes:
         """The whole body; raises UpstreamError when it breaks off or is longer than LONGEST_BODY."""

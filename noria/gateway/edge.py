@@ -46,8 +46,8 @@ class Edge(asyncio.Protocol):
 
     __slots__ = (
         "_app", "_closing", "_defaults", "_defaults_of", "_expect", "_got", "_headers", "_held", "_loop", "_parser",
-        "_phase", "_pipeline", "_raw", "_receiving", "_room", "_running", "_since", "_stalled", "_state", "_template",
-        "_transport", "_url", "_used",
+        "_phase", "_pipeline", "_raw", "_receiving", "_running", "_since", "_stalled", "_state",
+        "_transport", "_url", "_used", "room",
     )  # fmt: skip
 
     def __init__(
@@ -68,7 +68,8 @@ class Edge(asyncio.Protocol):
         self._pipeline: deque[Cycle] = deque()
         self._running: Cycle | None = None
         self._receiving: Cycle | None = None
-        self._room: asyncio.Future[None] | None = None
+        self.room: asyncio.Future[None] | None = None
+        """Done when the client has taken enough of what was sent; None when it has."""
         self._stalled: float | None = None
         self._phase = _IDLE
         self._raw = self._got = 0
@@ -118,7 +119,7 @@ class Edge(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Of asyncio.Protocol."""
         self._stalled = self._loop.time()
-        self._room = self._loop.create_future()
+        self.room = self._loop.create_future()
 
     def resume_writing(self) -> None:
         """Of asyncio.Protocol."""
@@ -222,16 +223,6 @@ class Edge(asyncio.Protocol):
         if not self._pipeline:
             self._go_on()
 
-    async def room(self) -> None:
-        """Wait until the client has taken enough of what was sent."""
-        if self._room is not None:
-            await asyncio.shield(self._room)
-
-    @property
-    def full(self) -> bool:
-        """Whether `room` would wait."""
-        return self._room is not None
-
     def defaults(self) -> bytes:
         """Headers that every answer has, such as the date, as the server renews them every second."""
         found = self._state.default_headers
@@ -270,7 +261,7 @@ class Edge(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _make_room(self) -> None:
-        room, self._room = self._room, None
+        room, self.room = self.room, None
         if room is not None and not room.done():
             room.set_result(None)
 
@@ -362,8 +353,9 @@ class Cycle:
 
     async def send(self, message: dict[str, Any]) -> None:
         """Of ASGI."""
-        if self._edge.full and not self._gone:
-            await self._edge.room()
+        room = self._edge.room
+        if room is not None and not self._gone:
+            await asyncio.shield(room)
         if self._gone or self.complete:
             return
         if message["type"] == "http.response.start":

@@ -11,10 +11,11 @@ from typing import Any
 import orjson
 
 from noria.errors import NoriaError
-from noria.gateway.answers import SAID, Filter, Heard, screen
+from noria.gateway.answers import CHOICE, DOCUMENT, SAID, Filter, Heard, screen
 from noria.gateway.guard import Refused
 from noria.gateway.wire import error_event
 
+_TEXT = {"content"}
 DONE = b"data: [DONE]\n\n"
 
 
@@ -65,6 +66,8 @@ class AnswerStream:
         self._strip = strip
         self._logprobs = logprobs
         self._filtered = filtered
+        self._quick = filtered is None and heard.choices == 1
+        """Whether a chunk can be understood at a glance."""
         self._events = Events()
         self._tail: list[bytes] = []
         self._ended = 0
@@ -124,11 +127,48 @@ class AnswerStream:
         """Take in what the engine sent; returns what may go to the client now, whole events only."""
         out: list[bytes] = []
         for event in self._events.feed(piece):
+            usual = self._usual(event) if self._quick else None
+            if usual is not None:
+                out.append(usual)
+                continue
             for passed in self._event(event):
                 (self._tail if self.held or self.done else out).append(passed)
             if self.refused is not None:
                 break
         return out[0] if len(out) == 1 else b"".join(out)
+
+    def _usual(self, event: bytes) -> bytes | None:
+        """A chunk that brings more text of the only answer and nothing else, as nearly all do; None for any other."""
+        if event[:6] != b"data: " or b"\n" in event or self._ended:
+            return None
+        try:
+            chunk = orjson.loads(event[6:])
+            (choice,) = chunk["choices"]
+            text = choice["delta"]["content"]
+            alone = choice["index"] == 0 and choice["delta"].keys() == _TEXT
+        except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError):
+            return None
+        if not (
+            alone
+            and type(text) is str
+            and text
+            and choice.get("finish_reason") is None
+            and choice.get("logprobs") is None
+            and chunk.get("usage") is None
+            and chunk.keys() <= DOCUMENT
+            and choice.keys() <= CHOICE
+            and (not self._strip or self.heard.begun_by(0))
+        ):
+            return None
+        self.heard.text(0, text)
+        self._last = chunk
+        name = chunk.get("model")
+        if name == self._model:
+            return event + b"\n\n"
+        former = b'"model":%b' % orjson.dumps(name)
+        if event.count(former) != 1:
+            return self._named(event, chunk, True)
+        return event.replace(former, b'"model":%b' % orjson.dumps(self._model)) + b"\n\n"
 
     def _event(self, event: bytes) -> Iterator[bytes]:
         if b"\n" in event or not event.startswith(b"data:"):

@@ -36,29 +36,36 @@ def pseudonym(secret: bytes, name: str) -> str:
     return hmac.digest(secret, name.encode(errors="replace"), "sha256").hex()[:16]
 
 
+_AHEAD = 512
+"""Random parts of ids that are drawn at once."""
 _APART = ("messages", "user")
 """Fields of a request that the record has elsewhere."""
 
 
 class Ids:
-    """Makes ids of interactions: UUID version 7 (RFC 9562), from random bytes that are drawn in advance."""
+    """Makes ids of interactions: UUID version 7 (RFC 9562), whose random parts are drawn in advance."""
 
     def __init__(self) -> None:
-        self._random = ""
-        self._next = 0
+        self._tails: list[str] = []
+        self._milliseconds = 0
+        self._head = ""
 
     def make(self, seconds: float) -> str:
         """An id for a time in seconds since 1970."""
-        at = self._next
-        if at >= len(self._random):
-            self._random, at = os.urandom(10 * 512).hex(), 0
-        self._next = at + 20
-        drawn = self._random
-        time = f"{int(seconds * 1000):012x}"
-        variant = "89ab"[int(drawn[at + 3], 16) & 3]
-        return (
-            f"{time[:8]}-{time[8:]}-7{drawn[at : at + 3]}-{variant}{drawn[at + 4 : at + 7]}-{drawn[at + 7 : at + 19]}"
-        )
+        milliseconds = int(seconds * 1000)
+        if milliseconds != self._milliseconds:
+            self._milliseconds = milliseconds
+            time = f"{milliseconds:012x}"
+            self._head = f"{time[:8]}-{time[8:]}-7"
+        if not self._tails:
+            drawn = os.urandom(_AHEAD * 10).hex()
+            self._tails = [_tail(drawn[at : at + 20]) for at in range(0, len(drawn), 20)]
+        return self._head + self._tails.pop()
+
+
+def _tail(drawn: str) -> str:
+    """What follows the version of an id, from 20 hexadecimal digits."""
+    return f"{drawn[:3]}-{'89ab'[int(drawn[3], 16) & 3]}{drawn[4:7]}-{drawn[7:19]}"
 
 
 class Turn:

@@ -51,6 +51,7 @@ class ResponseStream(AnswerStream):
 
     def __init__(self, ask: Ask, turn: Turn, strip: bool, logprobs: bool, filtered: Filter | None = None) -> None:
         super().__init__(turn.heard, turn.model, True, strip, logprobs, filtered)
+        self._quick = False
         self._ask = ask
         self._turn = turn
         self._number = 0
