@@ -6,7 +6,7 @@
  * that write the body anew keep: `mock` sends STREAM_CHUNKS chunks back to back, `mock-paced` one per TICK_NS *
  * BUCKETS = 10 ms at a random phase, `mock-long` LONG_CHUNKS in the same way, `mock-flood` FLOOD_CHUNKS as fast as
  * the reader takes them. Every chunk carries its number in the text, `#00012#`. Without `stream` the answer is a
- * completion of 582 bytes. GET /stats tells what goes on; /v1/models lists one model; all else is a small JSON.
+ * completion of 582 bytes. GET /stats tells what goes on; /v1/models lists its modes as models; all else is a small JSON.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -184,12 +184,16 @@ static const char *field(const char *body, size_t size, const char *name, size_t
 
 static void handle(struct conn *c, const char *head, const char *body, size_t size) {
     if (!memcmp(head, "GET ", 4)) {
-        char text[256];
+        static const char *models[] = {"mock", "mock-paced", "mock-long", "mock-flood"};
+        char text[512];
         int length;
-        if (!memcmp(head + 4, "/v1/models ", 11))
-            length = sprintf(text, "{\"object\":\"list\",\"data\":[{\"id\":\"mock\",\"object\":\"model\",\"created\":1,"
-                                   "\"owned_by\":\"mock\"}]}");
-        else if (!memcmp(head + 4, "/stats ", 7))
+        if (!memcmp(head + 4, "/v1/models ", 11)) {
+            length = sprintf(text, "{\"object\":\"list\",\"data\":[");
+            for (int i = 0; i < 4; i++)
+                length += sprintf(text + length, "%s{\"id\":\"%s\",\"object\":\"model\",\"created\":1,\"owned_by\":\"mock\"}",
+                                  i ? "," : "", models[i]);
+            length += sprintf(text + length, "]}");
+        } else if (!memcmp(head + 4, "/stats ", 7))
             length = sprintf(text, "{\"requests\":%lu,\"active\":%lu,\"aborted\":%lu,\"completed\":%lu,\"held_back\":%lu}",
                              requests, active, aborted, completed, cut);
         else
