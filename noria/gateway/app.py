@@ -34,6 +34,8 @@ from noria.gateway.routing import Live
 from noria.gateway.snapshot import Holder, SnapshotFile
 from noria.gateway.spans import Exporter, Tracing
 from noria.gateway.wire import (
+    CALLER,
+    Caller,
     ClientGone,
     Receive,
     Scope,
@@ -121,7 +123,7 @@ class Gateway:
         api = _HOT.get(scope["path"])
         try:
             if api is not None and scope["method"] == "POST":
-                await self._infer(api, scope, receive, send)
+                await self._infer(api, scope)
             else:
                 await self._other(_path(scope), scope, receive, send)
         except NoriaError as error:
@@ -133,7 +135,7 @@ class Gateway:
         except ClientGone:
             return
 
-    async def _infer(self, api: Api, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _infer(self, api: Api, scope: Scope) -> None:
         headers = dict(scope["headers"])
         holder = self._holder(headers)
         turn = self._turn(api.name, holder)
@@ -144,17 +146,15 @@ class Gateway:
         if self._tracing.on:
             turn.route = f"/v1{api.path}"
             self._tracing.begin(turn)
-        await self._exchange.serve(turn, api, holder, headers, receive, send)
+        await self._exchange.serve(turn, api, holder, headers, scope["extensions"][CALLER])
 
-    async def _line(
-        self, api: Api, holder: Holder, headers: Mapping[bytes, bytes], receive: Receive, send: Send
-    ) -> None:
+    async def _line(self, api: Api, holder: Holder, headers: Mapping[bytes, bytes], caller: Caller) -> None:
         """Serve a line of a batch, like any other request."""
         turn = self._turn(f"{BATCH}{api.name}", holder)
         if self._tracing.on:
             turn.route = "/v1/batches"
             self._tracing.begin(turn)
-        await self._exchange.serve(turn, api, holder, headers, receive, send)
+        await self._exchange.serve(turn, api, holder, headers, caller)
 
     def _turn(self, api: str, holder: Holder) -> Turn:
         at = self._clock.now()

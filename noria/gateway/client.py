@@ -7,9 +7,10 @@ asyncio's protocols and httptools' parser.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import defaultdict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ from noria.errors import Invalid
 
 PAUSE_PARTS = 64
 """Unread pieces of a body after which the upstream is made to wait."""
+AHEAD_BYTES = 64 * 1024
+"""Bytes that the kernel takes from an upstream before they are read: as many as come at once, while others wait."""
 LONGEST_BODY = 64 * 1024 * 1024
 """Bytes of an answer that is read whole."""
 LEFTOVER_SECONDS = 1.0
@@ -94,6 +97,13 @@ class Reply:
     def more(self) -> Awaitable[bytes]:
         """The next piece of the body, empty at its end; raises UpstreamError when it breaks off."""
         return self.connection.more()
+
+    def pump(self, sink: Callable[[bytes], bool]) -> Awaitable[bool]:
+        """Give the pieces of the body to `sink` as they come, until it returns False or the body is at its end.
+
+        Returns whether it is; raises UpstreamError when it breaks off.
+        """
+        return self.connection.pump(sink)
 
     async def read(self) -> bytes:
         """The whole body; raises UpstreamError when it breaks off or is longer than LONGEST_BODY."""
@@ -198,7 +208,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_active", "_closing", "_headers", "_headers_done", "_left", "_loop", "_parser", "_parts", "_paused", "_pool",
-        "_reply", "_seen", "_size", "_stream", "_timer", "_transport", "_waiter", "busy", "complete", "key", "lost",
+        "_reply", "_seen", "_sink", "_size", "_stream", "_timer", "_transport", "_waiter", "busy", "complete", "key",
+        "lost",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, key: tuple[str, int, bool], loop: asyncio.AbstractEventLoop) -> None:
@@ -209,10 +220,12 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[bytes], bool] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio.Protocol."""
         self._transport = cast(asyncio.Transport, transport)
+        bound(self._transport, socket.SO_RCVBUF, AHEAD_BYTES)
         self._pool.opened(self)
 
     async def ask(self, head: bytes, body: bytes, stream: bool) -> Reply:
@@ -241,13 +254,7 @@ class Connection(asyncio.Protocol):
         """The next piece of the body, empty at its end."""
         while True:
             if self._parts:
-                piece = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-                self._parts = []
-                if self._paused:
-                    self._paused = False
-                    self._active = self._loop.time()
-                    self._transport.resume_reading()
-                return piece
+                return self._taken()
             if self.complete:
                 self._release()
                 return b""
@@ -255,12 +262,27 @@ class Connection(asyncio.Protocol):
                 raise self.lost
             if not self.busy:
                 return b""
-            self._waiter = self._loop.create_future()
+            await self._wait()
+
+    async def pump(self, sink: Callable[[bytes], bool]) -> bool:
+        """As `Reply.pump`. What comes meanwhile goes to `sink` at once, without a turn of the event loop."""
+        while True:
+            if self._parts and not sink(self._taken()):
+                return False
+            if self.complete:
+                self._release()
+                return True
+            if self.lost is not None:
+                raise self.lost
+            if not self.busy:
+                return True
+            self._sink = sink
             try:
-                await self._waiter
-            except asyncio.CancelledError:
-                self.abort()
-                raise
+                await self._wait()
+                if self._sink is None:
+                    return False
+            finally:
+                self._sink = None
 
     def leave(self, patience: float) -> None:
         """Give up the rest of the answer; wait `patience` seconds for its end before the connection is closed."""
@@ -300,6 +322,10 @@ class Connection(asyncio.Protocol):
             return
         if self._left:
             self._parts = []
+        elif self._sink is not None:
+            if self._parts and not self._sink(self._taken()):
+                self._sink = None
+                self._wake()
         elif self._waiter is not None and (self._parts or self.complete):
             self._wake()
         elif self._stream and not self._paused and not self.complete and len(self._parts) > PAUSE_PARTS:
@@ -383,6 +409,24 @@ class Connection(asyncio.Protocol):
         self._pool.forget(self)
         self._transport.abort()
 
+    def _taken(self) -> bytes:
+        """What has come of the body, joined."""
+        piece = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = []
+        if self._paused:
+            self._paused = False
+            self._active = self._loop.time()
+            self._transport.resume_reading()
+        return piece
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
@@ -407,3 +451,10 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(pause, self._check_time)
         else:
             self._fail(f"nothing came for {allowed:g} s", slow=True)
+
+
+def bound(transport: asyncio.Transport, option: int, most: int) -> None:
+    """Keep a buffer of a socket (SO_RCVBUF, SO_SNDBUF) from growing beyond `most` bytes."""
+    found = transport.get_extra_info("socket")
+    if found is not None:
+        found.setsockopt(socket.SOL_SOCKET, option, most)

@@ -90,6 +90,11 @@ class AnswerStream:
         """Whether the answer came to its end, so that an end of the stream is no truncation."""
         return self.error is None and (self.done or self.held)
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more of it matters."""
+        return self.done or self.error is not None or self.refused is not None
+
     def broken(self, error: NoriaError) -> bytes:
         """The event that tells the client why the stream ends before the answer does."""
         return error_event(error)

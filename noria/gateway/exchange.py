@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -27,15 +27,12 @@ from noria.gateway.spans import Tracing
 from noria.gateway.wire import (
     INTERNAL,
     JSON,
+    Caller,
     ClientGone,
     EngineFault,
     Header,
-    Receive,
-    Send,
-    answer,
     error_body,
     error_headers,
-    read_body,
 )
 from noria.ports import Clock
 
@@ -77,27 +74,25 @@ class Exchange:
         self._secret = secret
         self._tracing = tracing
 
-    async def serve(
-        self, turn: Turn, api: Api, holder: Holder, headers: Mapping[bytes, bytes], receive: Receive, send: Send
-    ) -> None:
+    async def serve(self, turn: Turn, api: Api, holder: Holder, headers: Mapping[bytes, bytes], caller: Caller) -> None:
         """Serve one request of an authenticated client. However it ends, its record is written before it has."""
         try:
             view = self._snapshots.current
-            body = await read_body(headers, receive, view.rules.body_bytes)
-            self.inflight.enter(turn, receive)
+            body = await caller.body(headers, view.rules.body_bytes)
+            self.inflight.enter(turn, caller)
             ask = self._admit(turn, api, holder, body, headers, view)
             reply, first = await self._engine(turn, ask)
             if ask.stream:
-                await self._stream(turn, ask, reply, first, send)
+                await self._stream(turn, ask, reply, first, caller)
             else:
-                await self._plain(turn, ask, reply, send)
+                self._plain(turn, ask, reply, caller)
         except NoriaError as error:
-            await self._refuse(turn, error, send)
+            self._refuse(turn, error, caller)
         except ClientGone:
             _leave(turn)
         except asyncio.CancelledError:
             if turn.late:
-                await self._refuse(turn, EngineFault(504, "the deadline of the request has passed", "timeout"), send)
+                self._refuse(turn, EngineFault(504, "the deadline of the request has passed", "timeout"), caller)
             elif turn.gone:
                 _leave(turn)
             else:
@@ -110,7 +105,7 @@ class Exchange:
                 self._finish(turn)
             if not turn.started:
                 turn.started = True
-                await answer(send, 500, INTERNAL, [JSON, *_named(turn)])
+                caller.answer(500, INTERNAL, [JSON, *_named(turn)])
             raise
         finally:
             if not turn.recorded:
@@ -229,7 +224,7 @@ class Exchange:
                         self.shadows.mirror(turn, ask, live)
                 yield arm, replica, prepared
 
-    async def _plain(self, turn: Turn, ask: Ask, reply: Reply, send: Send) -> None:
+    def _plain(self, turn: Turn, ask: Ask, reply: Reply, caller: Caller) -> None:
         body = reply.body or b""
         if ask.api.generates:
             tasked = turn.live is not None and turn.live.task is not None
@@ -243,25 +238,21 @@ class Exchange:
         turn.ended(200, None)
         self._finish(turn)
         turn.started = True
-        await answer(send, 200, body, [JSON, *_named(turn)])
+        caller.answer(200, body, [JSON, *_named(turn)])
 
-    async def _stream(self, turn: Turn, ask: Ask, reply: Reply, first: bytes, send: Send) -> None:
+    async def _stream(self, turn: Turn, ask: Ask, reply: Reply, first: bytes, caller: Caller) -> None:
         tasked = turn.live is not None and turn.live.task is not None
         filtered = self._outgoing(turn)
         stream = ask.api.stream(ask, turn, tasked and ask.api.chats, _open(ask, filtered), filtered)
         turn.broken = stream.broken
-        piece = first
+        pass_on = self._sink(turn, stream, caller)
         try:
-            while piece and not stream.done and stream.error is None and stream.refused is None:
-                out = stream.feed(piece)
-                if turn.first_token_seconds is None and turn.heard.begun:
-                    turn.first_token_seconds = turn.elapsed()
-                if out:
-                    if not turn.started:
-                        await self._start(turn, send)
-                    await send({"type": "http.response.body", "body": out, "more_body": True})
-                if not stream.done and stream.refused is None:
-                    piece = await reply.more()
+            pass_on(first)
+            while not stream.over:
+                if (room := caller.room) is not None:
+                    await room
+                if await reply.pump(pass_on):
+                    break
         except UpstreamError as error:
             if turn.replica is not None:
                 turn.replica.breaker.failed(error.slow)
@@ -272,22 +263,37 @@ class Exchange:
         finally:
             (reply.finish if stream.done else reply.close)()
         if stream.refused is not None:
-            await self._cut(turn, stream, stream.refused, send)
+            self._cut(turn, stream, stream.refused, caller)
         if not stream.complete:
             raise EngineFault(502, stream.error or "the engine's answer broke off")
         turn.ended(200, None)
         noria = self._light(turn, ask)
         self._finish(turn)
-        await self._start(turn, send)
-        await send({"type": "http.response.body", "body": stream.tail(noria)})
+        self._start(turn, caller)
+        caller.end(stream.tail(noria))
 
-    async def _cut(self, turn: Turn, stream: AnswerStream, refused: Refused, send: Send) -> None:
+    def _sink(self, turn: Turn, stream: AnswerStream, caller: Caller) -> Callable[[bytes], bool]:
+        """What takes the engine's pieces and passes them on; it returns whether more may come at once."""
+
+        def pass_on(piece: bytes) -> bool:
+            out = stream.feed(piece)
+            if out:
+                if not turn.started:
+                    self._start(turn, caller)
+                caller.write(out)
+            if turn.first_token_seconds is None and turn.heard.begun:
+                turn.first_token_seconds = turn.elapsed()
+            return not stream.over and caller.room is None
+
+        return pass_on
+
+    def _cut(self, turn: Turn, stream: AnswerStream, refused: Refused, caller: Caller) -> None:
         """End a stream of which a guard lets nothing more pass: logged first, then told, by raising what it said."""
         turn.heard.finish_reason = "content_filter"
         turn.ended(refused.status, refused.fact, cause_of(refused))
         self._finish(turn)
-        if turn.started:
-            await send({"type": "http.response.body", "body": stream.cut_off(), "more_body": True})
+        if turn.started and (last := stream.cut_off()):
+            caller.write(last)
         raise refused
 
     def _light(self, turn: Turn, ask: Ask) -> Mapping[str, Any] | None:
@@ -304,12 +310,12 @@ class Exchange:
         turn.findings = seen = list(turn.findings)
         return self._guards.sieves(rules, seen)
 
-    async def _start(self, turn: Turn, send: Send) -> None:
+    def _start(self, turn: Turn, caller: Caller) -> None:
         if not turn.started:
             turn.started = True
-            await send({"type": "http.response.start", "status": 200, "headers": [*_EVENTS, *_named(turn)]})
+            caller.begin((*_EVENTS, *_named(turn)))
 
-    async def _refuse(self, turn: Turn, error: NoriaError, send: Send) -> None:
+    def _refuse(self, turn: Turn, error: NoriaError, caller: Caller) -> None:
         """Tell the client of an error, inside the stream when that has begun."""
         if not turn.recorded:
             turn.ended(error.status, error.fact, cause_of(error))
@@ -318,10 +324,10 @@ class Exchange:
             except Unavailable as unlogged:
                 error = unlogged
         if turn.started:
-            await send({"type": "http.response.body", "body": turn.broken(error)})
+            caller.end(turn.broken(error))
         else:
             names = _named(turn) if turn.logged else []
-            await answer(send, error.status, error_body(error), [*error_headers(error), *names])
+            caller.answer(error.status, error_body(error), [*error_headers(error), *names])
 
     def _finish(self, turn: Turn) -> None:
         """Write the record and settle; the request no longer counts as in flight and can no longer be given up."""

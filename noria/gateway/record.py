@@ -108,7 +108,6 @@ class Turn:
     cost: float | None = None
     """Of these tokens; None where nothing has a price."""
     serving: asyncio.Task[Any] | None = None
-    watcher: asyncio.Task[Any] | None = None
     deadline = float("inf")
     """When it is given up, by the same clock as `began`."""
     started = False
@@ -136,6 +135,12 @@ class Turn:
         self.key = key
         self.heard = Heard()
         self.began = time.perf_counter()
+
+    def left(self) -> None:
+        """Its client has left: give it up, unless it is over already."""
+        if not self.recorded and not self.late and self.serving is not None:
+            self.gone = True
+            self.serving.cancel()
 
     def elapsed(self) -> float:
         """Seconds since the request came."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -14,6 +14,36 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
+
+CALLER = "noria.caller"
+"""The ASGI extension by which the application gets the `Caller`."""
+
+
+class Caller(Protocol):
+    """Who asks: one request's body in, one answer or stream out. Writing never waits; `room` says when one should."""
+
+    left: Callable[[], None] | None
+    """Called when the client leaves before the end of its answer."""
+
+    async def body(self, headers: Mapping[bytes, bytes], most: int) -> bytes:
+        """The whole body, of `most` bytes; raises TooLarge or ClientGone."""
+
+    def answer(self, status: int, body: bytes, headers: Sequence[Header]) -> None:
+        """Send one whole answer."""
+
+    def begin(self, headers: Sequence[Header]) -> None:
+        """Begin a stream."""
+
+    def write(self, piece: bytes) -> None:
+        """Send a piece of a stream."""
+
+    def end(self, piece: bytes) -> None:
+        """Send the last piece of a stream, which is not empty."""
+
+    @property
+    def room(self) -> Awaitable[None] | None:
+        """Done when the client has taken enough of what was sent; None when it has."""
+
 
 INTERNAL = b'{"error":{"message":"the gateway failed","type":"internal_error","param":null,"code":"internal_error"}}'
 NESTING = 200
@@ -57,7 +87,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int)
     """The whole body of a request, of `most` bytes; raises TooLarge or ClientGone."""
     length = headers.get(b"content-length", b"0")
     if length.isdigit() and int(length) > most:
-        raise _too_large(int(length), most)
+        raise too_large(int(length), most)
     parts: list[bytes] = []
     size = 0
     while True:
@@ -68,7 +98,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int)
         parts.append(part)
         size += len(part)
         if size > most:
-            raise _too_large(size, most)
+            raise too_large(size, most)
         if not event.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -117,5 +147,6 @@ def error_headers(error: NoriaError) -> list[Header]:
     return headers
 
 
-def _too_large(size: int, most: int) -> TooLarge:
+def too_large(size: int, most: int) -> TooLarge:
+    """The error for a body of `size` bytes."""
     return TooLarge(f"the body has {size} bytes; the most is {most}", "send less, or raise [gateway] body_bytes")

@@ -243,7 +243,8 @@ def test_over_the_wire_a_stream_that_its_client_left_no_longer_counts(engine: Fa
     with plane_with(tmp_path, engine, {"streams": 1}) as plane:
         body = asking("stall", stream=True)
         with plane.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as got:
-            next(got.iter_lines())
+            lines = got.iter_lines()
+            next(lines)
             refused = ask(plane, "hi")
             assert (refused.status_code, refused.headers["x-noria-limit"]) == (429, "streams")
         wait_for(lambda: ask(plane, "hi").status_code == 200 or None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from noria.errors import NotFound
 from noria.gateway.app import Gateway, build
 from noria.gateway.limits import Ledger
 from noria.gateway.snapshot import SnapshotFile
+from noria.gateway.wire import CALLER, Header
 from noria.ports import Index, Recorder
 from noria.types import Interaction
 
@@ -72,10 +73,36 @@ def gateway(folder: Path, recorder: Recorder, open_index: Callable[[Path], Index
     return build(snapshots, recorder, Ledger(folder / "limits.bin"), FixedClock(), b"k" * 32)
 
 
+class Asking:
+    """A `Caller` in this process: what it is answered, as ASGI's messages."""
+
+    left: Callable[[], None] | None = None
+    room = None
+
+    def __init__(self, data: bytes, sent: list[dict[str, Any]]) -> None:
+        self._data = data
+        self._sent = sent
+
+    async def body(self, headers: Mapping[bytes, bytes], most: int) -> bytes:
+        return self._data
+
+    def answer(self, status: int, body: bytes, headers: Sequence[Header]) -> None:
+        self._sent += ({"status": status, "headers": [*headers]}, {"body": body})
+
+    def begin(self, headers: Sequence[Header]) -> None:
+        self._sent.append({"status": 200, "headers": [*headers]})
+
+    def write(self, piece: bytes) -> None:
+        self._sent.append({"body": piece})
+
+    end = write
+
+
 async def call(app: Any, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     """One request by hand: the messages that the application sends."""
     sent: list[dict[str, Any]] = []
-    waiting = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+    data = json.dumps(body).encode()
+    waiting = [{"type": "http.request", "body": data, "more_body": False}]
 
     async def receive() -> dict[str, Any]:
         if not waiting:
@@ -87,7 +114,9 @@ async def call(app: Any, path: str, body: dict[str, Any]) -> list[dict[str, Any]
 
     headers = [(b"authorization", f"Bearer {KEY}".encode())]
     with suppress(RuntimeError):
-        await app({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
+        extensions = {CALLER: Asking(data, sent)}
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "extensions": extensions}
+        await app(scope, receive, send)
     await stop(app)
     return sent
 

@@ -9,10 +9,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sized
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -25,11 +25,11 @@ from noria.gateway.batch.job import Job
 from noria.gateway.batch.lines import Check, Line
 from noria.gateway.batch.store import ENDED, BatchStore
 from noria.gateway.snapshot import Holder, SnapshotFile, View
-from noria.gateway.wire import INTERNAL, Receive, Send
+from noria.gateway.wire import INTERNAL, Caller, Header, too_large
 from noria.ports import Clock
 
-Serve = Callable[[Api, Holder, Mapping[bytes, bytes], Receive, Send], Awaitable[None]]
-"""Serves a request: the endpoint, whose it is, headers, receive, send."""
+Serve = Callable[[Api, Holder, Mapping[bytes, bytes], Caller], Awaitable[None]]
+"""Serves a request: the endpoint, whose it is, headers, and where the answer goes."""
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks for new batches, cancellations and ends of time."""
@@ -233,7 +233,7 @@ class BatchWork:
             return False
         reply = _Reply(line.body)
         headers = {} if job.trainable else {TRAIN: b"no"}
-        work = self._serve(ENDPOINTS[job.endpoint], holder, headers, reply.receive, reply.send)
+        work = self._serve(ENDPOINTS[job.endpoint], holder, headers, reply)
         self._running[asyncio.ensure_future(work)] = (job, line, reply)
         job.running += 1
         # It counts as in flight from its first step on.
@@ -252,7 +252,7 @@ class BatchWork:
         if status == 404 and now - self._began < SETTLE_SECONDS and not self._routed(line):
             status = Unavailable.status
         try:
-            await self._do(job.took, line, status, reply.wait, reply.request, bytes(reply.body), now)
+            await self._do(job.took, line, status, reply.wait, reply.request, reply.told, now)
         except OSError as error:
             _log.warning("batch %s waits: %s", job.id, error)
         if job.exhausted and not job.running:
@@ -264,29 +264,37 @@ class BatchWork:
 
 @dataclass(slots=True)
 class _Reply:
-    """The two ends of an ASGI connection that leads nowhere: one request, and what it is answered."""
+    """A `Caller` that stays here: one request, and what it is answered. It never leaves."""
 
     asked: bytes
     status: int = 500
-    body: bytearray = field(default_factory=lambda: bytearray(INTERNAL))
+    told: bytes = INTERNAL
     request: str = ""
     wait: float = 0.0
-    _sent: bool = False
+    left: Callable[[], None] | None = None
 
-    async def receive(self) -> dict[str, Any]:
-        """The request; then nothing more: this client never leaves."""
-        if self._sent:
-            await asyncio.Event().wait()
-        self._sent = True
-        return {"type": "http.request", "body": self.asked, "more_body": False}
+    @property
+    def room(self) -> None:
+        """Of `Caller`: there is room without end."""
 
-    async def send(self, event: dict[str, Any]) -> None:
-        """Take in what is answered."""
-        if event["type"] == "http.response.start":
-            self.status = event["status"]
-            headers = dict(event["headers"])
-            self.request = headers.get(b"x-noria-interaction", b"").decode()
-            self.wait = float(headers.get(b"retry-after", b"0"))
-            self.body.clear()
-        else:
-            self.body += event.get("body", b"")
+    async def body(self, headers: Mapping[bytes, bytes], most: int) -> bytes:
+        """Of `Caller`."""
+        if len(self.asked) > most:
+            raise too_large(len(self.asked), most)
+        return self.asked
+
+    def answer(self, status: int, body: bytes, headers: Sequence[Header]) -> None:
+        """Of `Caller`."""
+        self.status, self.told = status, body
+        found = dict(headers)
+        self.request = found.get(b"x-noria-interaction", b"").decode()
+        self.wait = float(found.get(b"retry-after", b"0"))
+
+    def begin(self, headers: Sequence[Header]) -> None:
+        """Of `Caller`; lines of a batch do not stream."""
+
+    def write(self, piece: bytes) -> None:
+        """Of `Caller`."""
+
+    def end(self, piece: bytes) -> None:
+        """Of `Caller`."""
