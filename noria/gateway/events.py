@@ -36,6 +36,46 @@ class Events:
         return events
 
 
+class Frame:
+    """What the chunks of a stream have in common where they differ in their text only.
+
+    To read and write JSON anew for every token costs more than everything else that is done for it. A text without
+    quotation marks and backslashes cannot change what the bytes around it mean.
+    """
+
+    __slots__ = ("_back", "_before", "_behind", "_sent_before", "_sent_behind", "_start")
+
+    def __init__(self, event: bytes, sent: bytes, said: bytes, opening: bytes) -> None:
+        """`said` is the field with its text, once in the event and in what was sent; `opening` is how it begins."""
+        before, _, behind = event.partition(said)
+        sent_before, _, sent_behind = sent.partition(said)
+        self._before, self._behind = before + opening, b'"' + behind
+        self._sent_before, self._sent_behind = sent_before + opening, b'"' + sent_behind
+        self._start, self._back = len(self._before), -len(self._behind)
+
+    @classmethod
+    def of(cls, event: bytes, sent: bytes, text: str) -> Frame | None:
+        """The frame of a chunk as it came and as it was sent; None where its text cannot be told from the rest."""
+        for opening in (b'"content":"', b'"content": "'):
+            said = opening + orjson.dumps(text)[1:]
+            if event.count(said) == 1 == sent.count(said):
+                return cls(event, sent, said, opening)
+        return None
+
+    def fill(self, event: bytes, heard: Heard) -> bytes | None:
+        """What is sent for a chunk of this frame, whose text is noted; None for any other chunk."""
+        if not (event.startswith(self._before) and event.endswith(self._behind)):
+            return None
+        raw = event[self._start : self._back]
+        if b'"' in raw or b"\\" in raw or b"\n" in raw or not raw:
+            return None
+        try:
+            heard.text(0, raw.decode())
+        except UnicodeDecodeError:
+            return None
+        return self._sent_before + raw + self._sent_behind
+
+
 class AnswerStream:
     """Takes the bytes of an engine's stream and gives those for the client.
 
@@ -68,6 +108,7 @@ class AnswerStream:
         self._filtered = filtered
         self._quick = filtered is None and heard.choices == 1
         """Whether a chunk can be understood at a glance."""
+        self._common: Frame | None = None
         self._events = Events()
         self._tail: list[bytes] = []
         self._ended = 0
@@ -132,10 +173,13 @@ class AnswerStream:
         """Take in what the engine sent; returns what may go to the client now, whole events only."""
         out: list[bytes] = []
         for event in self._events.feed(piece):
-            usual = self._usual(event) if self._quick else None
-            if usual is not None:
-                out.append(usual)
-                continue
+            if self._quick and not self._ended:
+                usual = self._common.fill(event, self.heard) if self._common is not None else None
+                if usual is None:
+                    usual = self._usual(event)
+                if usual is not None:
+                    out.append(usual)
+                    continue
             for passed in self._event(event):
                 (self._tail if self.held or self.done else out).append(passed)
             if self.refused is not None:
@@ -144,7 +188,7 @@ class AnswerStream:
 
     def _usual(self, event: bytes) -> bytes | None:
         """A chunk that brings more text of the only answer and nothing else, as nearly all do; None for any other."""
-        if event[:6] != b"data: " or b"\n" in event or self._ended:
+        if event[:6] != b"data: " or b"\n" in event:
             return None
         try:
             chunk = orjson.loads(event[6:])
@@ -168,12 +212,15 @@ class AnswerStream:
         self.heard.text(0, text)
         self._last = chunk
         name = chunk.get("model")
-        if name == self._model:
-            return event + b"\n\n"
         former = b'"model":%b' % orjson.dumps(name)
-        if event.count(former) != 1:
-            return self._named(event, chunk, True)
-        return event.replace(former, b'"model":%b' % orjson.dumps(self._model)) + b"\n\n"
+        if name == self._model:
+            sent = event + b"\n\n"
+        elif event.count(former) == 1:
+            sent = event.replace(former, b'"model":%b' % orjson.dumps(self._model)) + b"\n\n"
+        else:
+            sent = self._named(event, chunk, True)
+        self._common = Frame.of(event, sent, text)
+        return sent
 
     def _event(self, event: bytes) -> Iterator[bytes]:
         if b"\n" in event or not event.startswith(b"data:"):

@@ -56,6 +56,27 @@ def test_cuts_and_line_ends_change_nothing(cuts: list[int], end: bytes, usage: b
     assert stream.complete
 
 
+TEXTS = st.text() | st.sampled_from(['"', "\\", "\n", ' "content":"x"', '"model":"m"', "ü", "a", "\\u0022"])
+
+
+@given(st.lists(TEXTS, max_size=12), st.booleans(), st.sampled_from(["m", "helpdesk"]), st.integers(0, 1))
+def test_every_text_arrives_under_the_name_that_the_client_knows(
+    texts: list[str], compact: bool, model: str, logprobs: int
+) -> None:
+    stream, out = AnswerStream(Heard(), "helpdesk", False, strip=False), b""
+    for number, text in enumerate(texts):
+        choice = {"index": 0, "delta": {"content": text}, "finish_reason": None, "logprobs": None}
+        # Something beside the text changes from time to time.
+        chunk = {"id": f"c{number // 3}", "model": model, "created": number // 2 * logprobs, "choices": [choice]}
+        data = json.dumps(chunk, ensure_ascii=compact, separators=(",", ":") if compact else None)
+        out += stream.feed(b"data: %b\n\n" % data.encode(errors="surrogatepass"))
+    passed = [json.loads(line[6:]) for line in out.decode(errors="surrogatepass").split("\n\n") if line]
+    assert [each["choices"][0]["delta"]["content"] for each in passed] == texts
+    assert {each["model"] for each in passed} <= {"helpdesk"}
+    assert [each["id"] for each in passed] == [f"c{number // 3}" for number in range(len(texts))]
+    assert stream.heard.answer == "".join(texts)
+
+
 def test_usage_in_the_last_chunk_with_choices_is_read() -> None:
     stream, _ = fed(event({"content": "a"}, "length", usage={"prompt_tokens": 1, "completion_tokens": 7}), [])
     assert (stream.heard.completion_tokens, stream.heard.finish_reason, stream.done, stream.complete) == (
