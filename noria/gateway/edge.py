@@ -357,14 +357,14 @@ class Cycle:
         """Of `Caller`."""
         if self._gone or self.complete:
             return
-        self._begin(status, (*headers, (b"content-length", b"%d" % len(body))))
-        self.started, self._left = True, 0
-        self._transport.write(self._head + body)
+        self.started = True
+        head = self._lines(status, headers)
+        self._transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
         self._finish()
 
     def begin(self, headers: Sequence[Header]) -> None:
-        """Of `Caller`."""
-        self._begin(200, headers)
+        """Of `Caller`. The head is sent with the first piece."""
+        self._head = self._lines(200, headers) + b"transfer-encoding: chunked\r\n\r\n"
 
     def write(self, piece: bytes) -> None:
         """Of `Caller`."""
@@ -429,17 +429,19 @@ class Cycle:
 
     def _begin(self, status: int, headers: Sequence[Header]) -> None:
         """The head is sent with the first piece of the body: one system call instead of two."""
-        edge = self._edge
-        head = [_STATUS[status], edge.defaults()]
         self._chunked = not self._silent
         for name, value in headers:
-            head += (name, b": ", value, b"\r\n")
             if name == b"content-length":
                 self._left, self._chunked = int(value), False
-        if self._chunked:
-            head.append(b"transfer-encoding: chunked\r\n")
-        head.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        self._head = b"".join(head)
+        self._head = self._lines(status, headers) + (
+            b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
+        )
+
+    def _lines(self, status: int, headers: Sequence[Header]) -> bytes:
+        """The head but for its end."""
+        lines = b"".join([b"%b: %b\r\n" % each for each in headers])
+        close = b"" if self.keep_alive else b"connection: close\r\n"
+        return b"%b%b%b%b" % (_STATUS[status], self._edge.defaults(), lines, close)
 
     def _finish(self) -> None:
         self.complete = True

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,10 @@ _DAY: Final = 86400.0
 _NUMBERS: Final = 16
 """A subject has 128 bytes, seen as 16 doubles: its name's hash, then those below; in the last 8 of them there are
 32 16-bit counters, the requests in flight of each worker."""
-_REQUESTS, _TOKENS, _TODAY, _USED, _SPENT = range(1, 6)
+_USE: Final = struct.Struct("=5d")
+"""When the requests and the tokens of a minute will have come back, which day it is, its tokens, and its cost."""
+_FIRST: Final = 8
+"""Byte of a subject at which these stand."""
 _STREAMS: Final = 32
 """Place of the first counter, in counters."""
 
@@ -109,14 +113,14 @@ class Ledger:
                 os.ftruncate(self._fd, size)
             self._map = mmap.mmap(self._fd, size)
             whole = memoryview(self._map)
-            self._names, self._numbers, self._counts = whole.cast("Q"), whole.cast("d"), whole.cast("H")
+            self._names, self._counts = whole.cast("Q"), whole.cast("H")
             for place in range(SUBJECTS):
                 for each in range(WORKERS) if alone else (worker,):
                     self._counts[place * 4 * _NUMBERS + _STREAMS + each] = 0
 
     def close(self) -> None:
         """Let go of the file."""
-        for view in (self._names, self._numbers, self._counts):
+        for view in (self._names, self._counts):
             view.release()
         os.close(self._fd)
 
@@ -145,59 +149,66 @@ class Ledger:
         """Tokens and cost of this day, and the requests in flight."""
         with self._locked():
             at = self._place(subject)
-            today = self._numbers[at + _TODAY] == now // _DAY
+            _, _, day, used, spent = _USE.unpack_from(self._map, at * 8 + _FIRST)
+            today = day == now // _DAY
             return {
-                "tokens": self._numbers[at + _USED] if today else 0,
-                "cost": self._numbers[at + _SPENT] if today else 0.0,
+                "tokens": used if today else 0,
+                "cost": spent if today else 0.0,
                 "streams": self._streams(at),
             }
 
     def _reserve(self, subjects: Sequence[Subject], tokens: int, cost: float, now: float) -> None:
-        for subject in subjects:
-            self._check(self._place(subject), subject, tokens, cost, now)
-        numbers = self._numbers
-        for subject in subjects:
-            at = self._places[subject.name]
-            if subject.per_request:
-                numbers[at + _REQUESTS] = max(numbers[at + _REQUESTS], now) + subject.per_request
-            if subject.per_token:
-                numbers[at + _TOKENS] = max(numbers[at + _TOKENS], now) + tokens * subject.per_token
-            numbers[at + _USED] += tokens
-            numbers[at + _SPENT] += cost
+        today = now // _DAY
+        taken = [self._check(subject, tokens, cost, now, today) for subject in subjects]
+        # Nothing is counted before all of them have let it pass.
+        for at, use in taken:
+            _USE.pack_into(self._map, at * 8 + _FIRST, *use)
             self._counts[at * 4 + _STREAMS + self._worker] += 1
 
-    def _settle(self, reservation: Reservation, tokens: int, cost: float) -> None:
-        numbers = self._numbers
-        more = tokens - reservation.tokens
-        for subject in reservation.subjects:
-            at = self._places[subject.name]
-            if subject.per_token:
-                numbers[at + _TOKENS] += more * subject.per_token
-            if numbers[at + _TODAY] == reservation.at // _DAY:
-                numbers[at + _USED] += more
-                numbers[at + _SPENT] += cost - reservation.cost
-            counter = at * 4 + _STREAMS + self._worker
-            self._counts[counter] = max(self._counts[counter], 1) - 1
-
-    def _check(self, at: int, subject: Subject, tokens: int, cost: float, now: float) -> None:
-        numbers = self._numbers
-        if numbers[at + _TODAY] != now // _DAY:
-            numbers[at + _TODAY], numbers[at + _USED], numbers[at + _SPENT] = now // _DAY, 0.0, 0.0
-        if (
-            subject.per_request
-            and (wait := max(numbers[at + _REQUESTS] - now, 0.0) + subject.per_request - _MINUTE) > _INEXACT
-        ):
-            raise Limited("requests_per_minute", subject.shown, subject.limits.requests_per_minute or 0, wait)
-        # One request that is larger than a whole minute's allowance may pass when nothing else is in use.
-        taken = min(_MINUTE, tokens * subject.per_token)
-        if taken and (wait := max(numbers[at + _TOKENS] - now, 0.0) + taken - _MINUTE) > _INEXACT:
-            raise Limited("tokens_per_minute", subject.shown, subject.limits.tokens_per_minute or 0, wait)
-        if subject.most_tokens and numbers[at + _USED] + tokens > subject.most_tokens:
+    def _check(
+        self, subject: Subject, tokens: int, cost: float, now: float, today: float
+    ) -> tuple[int, tuple[float, float, float, float, float]]:
+        """Where a subject is counted, and its use with this request; raises Limited."""
+        at = self._places.get(subject.name)
+        if at is None:
+            at = self._place(subject)
+        requests, minute, day, used, spent = _USE.unpack_from(self._map, at * 8 + _FIRST)
+        if day != today:
+            used, spent = 0.0, 0.0
+        if subject.per_request:
+            requests = (requests if requests > now else now) + subject.per_request
+            if (wait := requests - now - _MINUTE) > _INEXACT:
+                raise Limited("requests_per_minute", subject.shown, subject.limits.requests_per_minute or 0, wait)
+        if subject.per_token:
+            minute = minute if minute > now else now
+            whole = tokens * subject.per_token
+            # One request that is larger than a whole minute's allowance may pass when nothing else is in use.
+            if (wait := minute - now + (whole if whole < _MINUTE else _MINUTE) - _MINUTE) > _INEXACT:
+                raise Limited("tokens_per_minute", subject.shown, subject.limits.tokens_per_minute or 0, wait)
+            minute += whole
+        used += tokens
+        if subject.most_tokens and used > subject.most_tokens:
             raise Limited("tokens_per_day", subject.shown, subject.most_tokens, _DAY - now % _DAY)
-        if subject.most_cost and numbers[at + _SPENT] + cost > subject.most_cost:
+        spent += cost
+        if subject.most_cost and spent > subject.most_cost:
             raise Limited("cost_per_day", subject.shown, subject.most_cost, _DAY - now % _DAY)
         if subject.most_streams and self._streams(at) >= subject.most_streams:
             raise Limited("streams", subject.shown, subject.most_streams, 1.0)
+        return at, (requests, minute, today, used, spent)
+
+    def _settle(self, reservation: Reservation, tokens: int, cost: float) -> None:
+        more = tokens - reservation.tokens
+        for subject in reservation.subjects:
+            at = self._places[subject.name]
+            requests, minute, day, used, spent = _USE.unpack_from(self._map, at * 8 + _FIRST)
+            minute += more * subject.per_token
+            if day == reservation.at // _DAY:
+                used += more
+                spent += cost - reservation.cost
+            _USE.pack_into(self._map, at * 8 + _FIRST, requests, minute, day, used, spent)
+            counter = at * 4 + _STREAMS + self._worker
+            if self._counts[counter]:
+                self._counts[counter] -= 1
 
     def _streams(self, at: int) -> int:
         first = at * 4 + _STREAMS
