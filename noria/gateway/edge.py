@@ -37,6 +37,8 @@ HEAD_SECONDS: Final = 30.0
 BODY_SECONDS: Final = 300.0
 BODY_RATE: Final = 64 * 1024
 """Bytes a second for which a body may take longer than that: a file of many megabytes."""
+LINGER_SECONDS: Final = 2.0
+"""How long a client whose request was not read to its end has to take the answer."""
 IDLE_SECONDS: Final = 75.0
 """How long a connection is kept between two requests."""
 STALL_SECONDS: Final = 60.0
@@ -242,7 +244,10 @@ class Edge(asyncio.Protocol):
         self._running = None
         self._state.total_requests += 1
         if not keep_alive:
-            self._transport.close()
+            if self._phase == _IDLE:
+                self._transport.close()
+            else:
+                self._part()
             return
         self._go_on()
         if self._pipeline:
@@ -283,6 +288,16 @@ class Edge(asyncio.Protocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self._transport.write(_STATUS[status] + head + body)
         self._transport.close()
+
+    def _part(self) -> None:
+        """Close, but later: with bytes left that nobody has read it would be a reset, and the answer be lost."""
+        self._closing = True
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()
+            self._go_on()
+            self._loop.call_later(LINGER_SECONDS, self._transport.abort)
+        else:
+            self._transport.close()
 
 
 class Cycle:
