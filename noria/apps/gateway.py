@@ -31,7 +31,6 @@ from noria.ports import Index
 from noria.traffic.segments import SegmentWriter
 
 DRAIN_SECONDS = 20
-KEEP_ALIVE_SECONDS = 75
 _PR_SET_PDEATHSIG = 1
 
 
@@ -91,7 +90,7 @@ def serve(state: Path, listener: socket.socket, parent: int, worker: int, worker
             build(snapshots, recorder, limits, SystemClock(), secret, Place(state / "workers", worker), _open_exporter),
             http=Edge, ws="none", lifespan="on", interface="asgi3", access_log=False, log_config=None,
             log_level="warning", server_header=False, proxy_headers=False, backlog=ports.BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=DRAIN_SECONDS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
         )  # fmt: skip
         server = GatewayServer(config, lambda: _write_url(state / "gateway.url", listener), parent)
         # uvicorn raises the signal that ended it once more when it is done; the recorder must be closed all the same.

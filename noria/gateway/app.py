@@ -287,7 +287,7 @@ def build(
     journal = Journal(recorder, metrics, _scrubbed, lambda: _drops(snapshots))
     tracing = Tracing(open_exporter or _no_exporter, lambda spans: metrics.count("spans_dropped", spans))
     journal.ended = tracing.ended
-    exchange = Exchange(snapshots, pool, journal, limits, Guards(_DETECTORS), clock, secret, tracing)
+    exchange = Exchange(snapshots, pool, journal, limits, Guards(_DETECTORS), secret, tracing)
     return Gateway(snapshots, exchange, journal, metrics, pool, clock, secret, tracing, place)
 
 

@@ -34,7 +34,6 @@ from noria.gateway.wire import (
     error_body,
     error_headers,
 )
-from noria.ports import Clock
 
 PAUSES = (0.0, 0.2, 0.6, 1.2)
 """Seconds before each round of tries: two seconds in all, in which an engine can be replaced or come back."""
@@ -59,7 +58,6 @@ class Exchange:
         journal: Journal,
         limits: Ledger,
         guards: Guards,
-        clock: Clock,
         secret: bytes,
         tracing: Tracing,
     ) -> None:
@@ -70,7 +68,6 @@ class Exchange:
         self._journal = journal
         self._limits = limits
         self._guards = guards
-        self._clock = clock
         self._secret = secret
         self._tracing = tracing
 
