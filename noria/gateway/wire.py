@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -90,17 +90,23 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int)
         raise too_large(int(length), most)
     parts: list[bytes] = []
     size = 0
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise ClientGone
-        part = event.get("body", b"")
+    async for part in pieces(receive):
         parts.append(part)
         size += len(part)
         if size > most:
             raise too_large(size, most)
-        if not event.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)
+
+
+async def pieces(receive: Receive) -> AsyncIterator[bytes]:
+    """The body of a request as it comes; raises ClientGone."""
+    more = True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        more = event.get("more_body", False)
+        yield event.get("body", b"")
 
 
 def read_object(body: bytes) -> dict[str, Any]:

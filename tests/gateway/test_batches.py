@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from gateway_fakes import ANSWER, KEY, FakeEngine, Plane, fake_engine, running, wait_for
+from gateway_fakes import ANSWER, KEY, FakeEngine, Plane, running, wait_for
 from openai.types import Batch
 from scripted_engine import completion, scripted
 
@@ -33,24 +33,6 @@ pytestmark = pytest.mark.slow
 
 OTHER_KEY = "nr-other-key"
 ENDED = ("completed", "failed", "cancelled", "expired")
-
-
-@pytest.fixture
-def engine() -> Iterator[FakeEngine]:
-    with fake_engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def plane(engine: FakeEngine, tmp_path: Path) -> Iterator[Plane]:
-    with running(tmp_path / "state", engine.url) as plane:
-        yield plane
-
-
-@pytest.fixture
-def client(plane: Plane) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{plane.url}/v1", api_key=KEY, max_retries=0) as client:
-        yield client
 
 
 def request(name: str, text: str = "hi", **more: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from gateway_fakes import KEY, FakeEngine, Plane, fake_engine, running, wait_for
+from gateway_fakes import KEY, FakeEngine, Plane, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,24 +25,6 @@ from noria.gateway.batch.form import Form, Part
 pytestmark = pytest.mark.slow
 
 TYPE = b"multipart/form-data; boundary=bound"
-
-
-@pytest.fixture
-def engine() -> Iterator[FakeEngine]:
-    with fake_engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def plane(engine: FakeEngine, tmp_path: Path) -> Iterator[Plane]:
-    with running(tmp_path / "state", engine.url) as plane:
-        yield plane
-
-
-@pytest.fixture
-def client(plane: Plane) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{plane.url}/v1", api_key=KEY, max_retries=0) as client:
-        yield client
 
 
 def test_the_official_client_stores_lists_reads_and_deletes_files(client: openai.OpenAI, plane: Plane) -> None:

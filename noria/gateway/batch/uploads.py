@@ -11,7 +11,7 @@ from typing import Any, Final
 from noria.errors import Invalid
 from noria.gateway.batch.files import FileStore, Upload, new_file
 from noria.gateway.batch.form import Form, Part
-from noria.gateway.wire import ClientGone, Receive, TooLarge
+from noria.gateway.wire import Receive, TooLarge, pieces
 from noria.ports import Clock
 from noria.settings import GatewaySettings
 from noria.types import new_id
@@ -41,15 +41,10 @@ async def take(
     await asyncio.to_thread(room)
     with closing(await asyncio.to_thread(store.begin, owner, identity)) as upload:
         coming = _Coming(upload, rules.file_bytes, room)
-        while True:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                raise ClientGone
-            coming.take(form.feed(event.get("body", b"")))
+        async for piece in pieces(receive):
+            coming.take(form.feed(piece))
             if len(coming.held) >= FLUSH_BYTES:
                 await asyncio.to_thread(coming.flush)
-            if not event.get("more_body", False):
-                break
         form.close()
         await asyncio.to_thread(coming.flush)
         told = coming.told(identity, at.timestamp())
