@@ -1,0 +1,1 @@
+"""The commands of `noria`, by noun. Each parses, calls one function and renders."""

@@ -1,0 +1,108 @@
+"""What serves: promote, roll back, hold, and why an answer is as it is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened, person
+from noria.errors import Invalid
+
+group = typer.Typer()
+
+
+@group.command()
+def promote(
+    candidate: Annotated[str, typer.Argument(help="candidate:TASK@DIGEST, as `noria status` and reports name it.")],
+    project: Folder = HERE,
+) -> None:
+    """Make a candidate the champion by hand.
+
+    Example: noria promote candidate:helpdesk@0123456789abcdef
+    """
+    from noria.deployment import release
+    from noria.types import Ref
+
+    try:
+        ref = Ref.parse(candidate)
+    except ValueError as error:
+        raise Invalid(str(error), "such as candidate:helpdesk@0123456789abcdef") from error
+    platform = opened(project)
+    name, _ = platform.settings.task(ref.name)
+    live = release.promote(platform, name, ref, person())
+    typer.echo(f"release {live.version} of '{name}': {ref}")
+
+
+@group.command()
+def rollback(
+    task: Task = None,
+    reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")] = "no reason given",
+    project: Folder = HERE,
+) -> None:
+    """Put the previous champion back. The one taken back is held: no cycle promotes it again.
+
+    Example: noria rollback --reason "wrong prices"
+    """
+    from noria.deployment import release
+
+    platform = opened(project)
+    name, _ = platform.settings.task(task)
+    live = release.rollback(platform, name, person(), reason)
+    typer.echo(f"release {live.version} of '{name}': {live.champion.ref if live.champion else 'the base'}")
+
+
+@group.command()
+def hold(
+    task: Task = None,
+    off: Annotated[bool, typer.Option("--off", help="Allow promotions again.")] = False,
+    project: Folder = HERE,
+) -> None:
+    """Stop promotions of a task; what serves goes on serving.
+
+    Example: noria hold            Example: noria hold --off
+    """
+    from noria.deployment import release
+
+    platform = opened(project)
+    name, _ = platform.settings.task(task)
+    release.hold(platform, name, person(), paused=not off)
+    typer.echo(f"promotions of '{name}' are {'allowed' if off else 'on hold'}")
+
+
+@group.command()
+def why(
+    answer: Annotated[str, typer.Argument(help="Id of an answer: its header x-noria-interaction.")],
+    rows: Annotated[int, typer.Option(min=0, help="How many training rows to show, nearest first.")] = 5,
+    as_json: AsJson = False,
+    project: Folder = HERE,
+) -> None:
+    """From an answer to the adapter, the evidence that promoted it and the rows that trained it.
+
+    Example: noria why 01932f6e-7a3c-7c11-9f00-1234567890ab
+    """
+    from noria.apps.screen import show, table_of
+    from noria.registry import lineage
+
+    told = lineage.explain(opened(project), answer, rows)
+    if as_json:
+        show(told, as_json=True)
+        return
+    show(None, False, table_of(["", ""], _why_rows(told)))
+
+
+def _why_rows(told: dict[str, Any]) -> list[list[str]]:
+    answer = told["answer"]
+    decision = told["decision"] or {"verdict": "", "because": "the base model, before any promotion"}
+    return [
+        ["question", answer["question"]],
+        ["answer", answer["text"]],
+        ["context", answer["context"] or ""],
+        ["served by", told["served_by"]],
+        ["decision", f"{decision['verdict']}: {decision['because']}"],
+        ["report", told["report"] or ""],
+        ["adapter", told["adapter"] or ""],
+        ["dataset", told["dataset"] or ""],
+        *(["learned from", f"{row['origin']}: {row['text']}"] for row in told["rows"]),
+        *(["source", f"{source['name']}: {source['file']} {source['digest'][:16]}"] for source in told["sources"]),
+    ]

@@ -1,0 +1,56 @@
+"""noria.toml and the environment, typed. The only room that reads the environment."""
+
+from noria.settings.base import Address, Name, Share, Table
+from noria.settings.environment import child_environment, engine_key, environment, export
+from noria.settings.file import Settings, find, known, line_of, load
+from noria.settings.gateway import GatewaySettings, LimitSettings
+from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings, SourceSettings
+from noria.settings.task import (
+    Action,
+    ArmSettings,
+    ContextSettings,
+    Detector,
+    GateSettings,
+    GuardSettings,
+    LightSettings,
+    RecipeSettings,
+    RecordSettings,
+    ReleaseSettings,
+    TaskSettings,
+    ThresholdSettings,
+)
+
+__all__ = [
+    "Action",
+    "Address",
+    "ArmSettings",
+    "ContextSettings",
+    "Detector",
+    "EngineSettings",
+    "GateSettings",
+    "GatewaySettings",
+    "GuardSettings",
+    "LightSettings",
+    "LimitSettings",
+    "Name",
+    "PriceSettings",
+    "ProjectSettings",
+    "RecipeSettings",
+    "RecordSettings",
+    "ReleaseSettings",
+    "RuntimeSettings",
+    "Settings",
+    "Share",
+    "SourceSettings",
+    "Table",
+    "TaskSettings",
+    "ThresholdSettings",
+    "child_environment",
+    "engine_key",
+    "environment",
+    "export",
+    "find",
+    "known",
+    "line_of",
+    "load",
+]

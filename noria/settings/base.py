@@ -1,0 +1,22 @@
+"""What every table of noria.toml is, and forms that several of them use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME, ADDRESS, URL = r"^[a-z0-9][a-z0-9_-]{0,62}$", r"^[^:\s]+:\d{1,5}$", r"^https?://\S+$"
+FORMS = {NAME: "use a-z, 0-9, - and _, 63 at most", ADDRESS: "give host:port", URL: "give http://HOST:PORT"}
+"""By pattern: what to type instead."""
+
+Name = Annotated[str, Field(pattern=NAME)]
+Address = Annotated[str, Field(pattern=ADDRESS)]
+Url = Annotated[str, Field(pattern=URL)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Table(BaseModel):
+    """A table of noria.toml: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

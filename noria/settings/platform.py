@@ -1,0 +1,86 @@
+"""Tables of the machine: where things run, engines, sources."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from noria.settings.base import Address, Name, Table
+
+
+class ProjectSettings(Table):
+    """[project]: what this folder is called."""
+
+    name: Name
+
+
+class RuntimeSettings(Table):
+    """[runtime]: the only table that differs between a laptop and a cluster."""
+
+    lake: str = "./lake"
+    ledger: str = "sqlite:///noria.db"
+    tracking: str = "sqlite:///mlflow.db"
+    spark: str = "embedded"
+    device: str = "auto"
+    listen: Address = "127.0.0.1:8000"
+    """Address of the data plane; port 0 takes a free one."""
+    control: Address = "127.0.0.1:8001"
+    """Address of the control plane."""
+
+
+class PriceSettings(Table):
+    """engines.NAME.price: what a million tokens cost, in any one currency."""
+
+    prompt: float = Field(default=0.0, ge=0.0)
+    completion: float = Field(default=0.0, ge=0.0)
+
+
+class EngineSettings(Table):
+    """[engines.NAME]: launched by noria when `model` is given, attached when `url` is."""
+
+    kind: str
+    model: str | None = None
+    url: str | None = None
+    replicas: int = Field(default=1, ge=1, le=64)
+    """Processes that noria launches."""
+    urls: tuple[str, ...] = ()
+    """More servers of an attached engine, equal to the one at `url`."""
+    price: PriceSettings = PriceSettings()
+    key: str | None = None
+    """Name of the environment variable that holds the API key of an attached engine."""
+    slots: int = Field(default=4, ge=1, le=256)
+    context: int = Field(default=2048, ge=128)
+    """Tokens per slot."""
+    threads: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.model is None) == (self.url is None):
+            raise ValueError("give either model (noria launches the engine) or url (it already runs)")
+        return self
+
+
+class SourceSettings(Table):
+    """[[sources]]: where raw data comes from."""
+
+    name: Name
+    kind: Literal["csv", "json", "jsonl", "yaml", "html", "sql", "text"]
+    path: str | None = None
+    url: str | None = None
+    query: str | None = None
+    map: dict[Literal["question", "answer", "conversation"], str] = Field(default_factory=dict)
+    slice: Name = "task"
+    """Rows of another slice than `task` are guarded: a candidate may not lose there."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most this many examples, chosen by content."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.kind == "sql" and not (self.url and self.query):
+            raise ValueError("a source of kind sql needs url and query")
+        if self.kind != "sql" and not self.path:
+            raise ValueError(f"a source of kind {self.kind} needs path")
+        if self.map and not {"question", "answer"} <= self.map.keys():
+            raise ValueError("map needs question and answer")
+        return self

@@ -1,0 +1,155 @@
+"""Tables of a task: what a deployed model is for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from noria.settings.base import Name, Share, Table
+from noria.settings.gateway import LimitSettings
+
+Detector = Literal["personal", "secrets", "injection", "unsafe"]
+Action = Literal["flag", "redact", "refuse"]
+
+
+class ContextSettings(Table):
+    """tasks.NAME.context: the nearest documents of one source go into the prompt."""
+
+    source: Name
+    k: int = Field(default=1, ge=1, le=8)
+
+
+class RecipeSettings(Table):
+    """tasks.NAME.recipe: how a candidate is made."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=16, ge=1, le=256)
+    alpha: int = Field(default=32, ge=1)
+    layers: int | None = Field(default=None, ge=1)
+    """The uppermost layers that are adapted; all without it. Fewer learn faster and less."""
+    epochs: float = Field(default=1.0, gt=0.0, le=100.0)
+    """Passes over rows that the start of the training has not seen."""
+    batch: int = Field(default=8, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0.0, lt=1.0)
+    max_length: int = Field(default=384, ge=32)
+    """Tokens of a row; the context is shortened first."""
+    start: Literal["champion", "base"] = "champion"
+    """Go on from the champion's adapter, replaying known rows, or begin from the base."""
+    replay: float = Field(default=0.5, ge=0.0, le=4.0)
+    """Known rows per new row when going on from a champion."""
+    correction_epochs: float = Field(default=8.0, gt=0.0, le=100.0)
+    """Passes over rows that came from corrections: facts need repetition."""
+    seed: int = 7
+
+
+class GateSettings(Table):
+    """tasks.NAME.gate: when a candidate may replace the champion."""
+
+    metric: str = "token_f1"
+    margin: Share = 0.02
+    """What a guarded slice may lose at the most, at the stated confidence."""
+    margins: dict[Name, Share] = Field(default_factory=dict)
+    """Slices with a margin of their own, such as small ones whose score is noisy."""
+    risk: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    approval: Literal["auto", "human"] = "auto"
+    min_rows: int = Field(default=10, ge=2)
+
+
+class ReleaseSettings(Table):
+    """tasks.NAME.release: how a promoted candidate takes over."""
+
+    canary: Share = 0.05
+    control: Share = 0.02
+    max_p95_ms: float = Field(default=1000, gt=0)
+
+
+class ArmSettings(Table):
+    """tasks.NAME.arms.ARM: another engine's base model beside the champion, to compare them on real traffic."""
+
+    engine: Name
+    share: Share
+    shadow: bool = False
+    """Answers are logged and thrown away; the user gets the champion's."""
+
+
+class GuardSettings(Table):
+    """tasks.NAME.guards: what is done where a detector finds something; `flag` notes it in the record only."""
+
+    input: dict[Detector, Action] = Field(default_factory=dict)
+    output: dict[Detector, Action] = Field(default_factory=dict)
+
+
+class ThresholdSettings(Table):
+    """Scores from which an answer is green and below which it is red, as far as either could be shown."""
+
+    green: float | None = None
+    red: float | None = None
+
+
+class LightSettings(Table):
+    """tasks.NAME.lights: a colour for every answer, calibrated on labelled feedback."""
+
+    wrong: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Most share of wrong answers among green ones."""
+    red: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """An answer is red when answers like it are wrong at least this often."""
+    risk: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Chance that the calibration misses the stated share."""
+    confirm: Share = 0.02
+    """Share of green answers that ask for confirmation all the same."""
+    thresholds: dict[str, ThresholdSettings] = Field(default_factory=dict)
+    """By what serves; put here by noria from the calibration: `noria lights calibrate`."""
+
+
+class RecordSettings(Table):
+    """tasks.NAME.record: what is kept of its traffic."""
+
+    sample: Share = 1.0
+    """Share of the interactions whose texts are kept; of the others the record has the numbers only."""
+    redact: bool = False
+    """Personal data in the record is replaced; the answer itself is not touched."""
+    keep_days: int | None = Field(default=None, ge=1)
+
+
+class TaskSettings(Table):
+    """[tasks.NAME]: what a deployed model is for; its name is the `model` that clients ask for."""
+
+    kind: Literal["chat"] = "chat"
+    sources: tuple[Name, ...]
+    base: str
+    engine: Name
+    system: str | None = None
+    context: ContextSettings | None = None
+    recipe: RecipeSettings = RecipeSettings()
+    metrics: tuple[str, ...] = ("token_f1", "rouge_l", "exact_match")
+    gate: GateSettings = GateSettings()
+    release: ReleaseSettings = ReleaseSettings()
+    max_tokens: int = Field(default=64, ge=1)
+    """Most tokens of an answer, in evaluation and where a client names no limit."""
+    test_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    context_chars: int = Field(default=600, ge=50)
+    """Longest context put into a prompt; longer documents are cut at a sentence."""
+    answer_chars: int = Field(default=600, ge=10)
+    """Longest target; longer answers are cut at a sentence."""
+    limits: LimitSettings = LimitSettings()
+    """For all callers of the task together."""
+    arms: dict[Name, ArmSettings] = Field(default_factory=dict)
+    sticky: Literal["user", "conversation"] = "user"
+    """Whose requests stay with one arm."""
+    fallback: tuple[Name, ...] = ()
+    """Engines that answer with their base model when the task's own cannot, in order."""
+    guards: GuardSettings = GuardSettings()
+    lights: LightSettings | None = None
+    record: RecordSettings = RecordSettings()
+
+    @model_validator(mode="after")
+    def _shared_out(self) -> Self:
+        answering = sum(arm.share for arm in self.arms.values() if not arm.shadow)
+        if answering > 1.0 + 1e-9:
+            raise ValueError(
+                f"its arms have {answering:g} of the requests; the most is 1, and the champion has the rest"
+            )
+        if "champion" in self.arms:
+            raise ValueError("an arm cannot be called 'champion': that is what noria has promoted")
+        return self
