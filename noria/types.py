@@ -2,70 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints
+
+from noria.names import Digest as Digest
+from noria.names import Record as Record
+from noria.names import Ref as Ref
+from noria.names import digest_of as digest_of
+from noria.names import new_id as new_id
 
 if TYPE_CHECKING:
     from noria.settings import RecipeSettings
-
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
-"""Lower-case hexadecimal SHA-256, or its first 16 characters where a person must read it."""
 
 Verdict = Literal["promote", "refuse", "inconclusive"]
 Split = Literal["train", "test"]
 Role = Literal["admin", "developer", "user"]
 Metrics = dict[str, float]
-"""Metric name to value; every metric of this version lies in [0, 1] and more is better."""
-
-
-def digest_of(value: JsonValue) -> str:
-    """Content digest of a JSON value: 16 hexadecimal characters, independent of the order of keys."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def new_id(at: datetime) -> str:
-    """UUID version 7 (RFC 9562) for the time `at`: sortable by creation, 74 random bits."""
-    milliseconds = int(at.timestamp() * 1000)
-    random = int.from_bytes(os.urandom(10), "big")
-    value = (milliseconds & (1 << 48) - 1) << 80 | 0x7 << 76 | (random >> 64 & 0xFFF) << 64
-    value |= 0b10 << 62 | random & (1 << 62) - 1
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-class Record(BaseModel):
-    """Anything that is stored or crosses a wire: frozen, and unknown fields are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Ref(Record):
-    """An immutable name, written `kind:name@digest`."""
-
-    kind: str
-    name: str
-    digest: Digest
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.name}@{self.digest}"
-
-    @classmethod
-    def parse(cls, text: str) -> Ref:
-        """Read `kind:name@digest`; raises ValueError for anything else."""
-        head, _, digest = text.rpartition("@")
-        kind, colon, name = head.partition(":")
-        if not (kind and colon and name):
-            raise ValueError(f"'{text}' is not a ref of the form kind:name@digest")
-        return cls(kind=kind, name=name, digest=digest)
+"""Metric name to value, in the metric's own unit; `noria.evaluation.metrics` has definitions, ranges and directions."""
 
 
 class Artifact(Record):
@@ -164,7 +122,10 @@ class Candidate(Record):
 
 
 class Interval(Record):
-    """A paired comparison on one metric: means before and after, the gain and its confidence bounds."""
+    """A paired comparison on one metric: values before and after, the gain (after minus before) and its bounds.
+
+    `before_bounds` and `after_bounds` are intervals of the two values by themselves, at the same confidence.
+    """
 
     name: str
     before: float
@@ -174,10 +135,27 @@ class Interval(Record):
     high: float
     rows: int
     confidence: float = 0.95
+    higher_is_better: bool = True
+    before_bounds: tuple[float, float] | None = None
+    after_bounds: tuple[float, float] | None = None
+
+
+class Scored(Record):
+    """One number of one candidate with its interval, such as an outside harness gives."""
+
+    value: float
+    low: float
+    high: float
+    rows: int
+    confidence: float = 0.95
+    higher_is_better: bool = True
 
 
 class RowScore(Record):
-    """What champion and candidate answered to one sealed row, and what each answer scored."""
+    """What champion and candidate answered to one sealed row, and what each answer scored.
+
+    `tags` are further groups that the row belongs to, such as `{"language": "de"}`; slices are found among them.
+    """
 
     id: Digest
     slice: str
@@ -188,6 +166,7 @@ class RowScore(Record):
     candidate: str
     before: Metrics
     after: Metrics
+    tags: dict[str, str] = {}
 
 
 class Report(Record):
