@@ -16,7 +16,7 @@ from pathlib import Path
 from noria.datasets import clean, examples
 from noria.deployment import release
 from noria.errors import Conflict, Invalid, NotFound
-from noria.evaluation import report
+from noria.evaluation import queue, report
 from noria.features import tokenise
 from noria.lake import collect
 from noria.ports import Platform, Progress
@@ -84,6 +84,8 @@ def turn(
     adapter.base_of(look)
     with _alone(platform.settings.state / "locks", name):
         cycle, before = _open_cycle(platform, name)
+        if task.labels is not None:
+            queue.choose(platform, name)
         done: dict[str, Artifact] = {}
         steps = []
         for number, stage in enumerate(stages, 1):

@@ -250,6 +250,10 @@ class Interaction(Record):
     trace: str | None = None
 
 
+LABEL, REMOVED = "label", "label.removed"
+"""Metrics of feedback by which a labeller gives a label (neither value nor correction: passes) or takes it back."""
+
+
 class Feedback(Record):
     """What was said of an interaction later; `correction` is what the answer should have been."""
 

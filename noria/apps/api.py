@@ -8,21 +8,23 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 
-from noria.apps import views
+from noria.apps import label_api, views
 from noria.errors import Denied, NoriaError
 from noria.ports import Platform
 from noria.registry import lineage
+from noria.types import ApiKey
 
 
 def build(platform: Platform) -> FastAPI:
     """The application; every path under `/api` wants a key of role admin or developer."""
     app = FastAPI(title="noria", docs_url=None, redoc_url=None, openapi_url=None)
 
-    def reader(authorization: Annotated[str, Header()] = "") -> None:
+    def reader(authorization: Annotated[str, Header()] = "") -> ApiKey:
         digest = hashlib.sha256(authorization.removeprefix("Bearer ").encode()).hexdigest()
-        roles = {key.sha256: key.role for key in platform.keys.all() if key.revoked is None}
-        if roles.get(digest) not in ("admin", "developer"):
-            raise Denied("this needs a key of role admin or developer", "authorization: Bearer $(cat .noria/admin.key)")
+        for key in platform.keys.all():
+            if key.sha256 == digest and key.revoked is None and key.role in ("admin", "developer"):
+                return key
+        raise Denied("this needs a key of role admin or developer", "authorization: Bearer $(cat .noria/admin.key)")
 
     @app.exception_handler(NoriaError)
     async def refused(_: Request, error: NoriaError) -> JSONResponse:
@@ -41,4 +43,5 @@ def build(platform: Platform) -> FastAPI:
     def why(identity: str) -> dict[str, Any]:
         return lineage.explain(platform, identity)
 
+    app.include_router(label_api.build(platform, reader))
     return app

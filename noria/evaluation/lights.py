@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pydantic import JsonValue
 
 from noria.errors import Conflict, Invalid
-from noria.evaluation.metrics import exact_match
+from noria.evaluation.comparison import same
+from noria.evaluation.labels import given, worth
 from noria.ports import Platform
-from noria.settings import LightSettings
+from noria.settings import ComparisonSettings, LabelSettings, LightSettings
 from noria.stats import conformal, trust
 from noria.types import Artifact, Feedback, Interaction, Run
 
@@ -66,14 +67,15 @@ def calibrate(platform: Platform, name: str) -> list[Calibrated]:
     about answers like those that people labelled. Raises Invalid for a task without lights, Conflict where there are
     too few labels for any candidate: then nothing changes.
     """
-    lights = platform.settings.task(name)[1].lights
+    task = platform.settings.task(name)[1]
+    lights = task.lights
     if lights is None:
         raise Invalid(
             f"task '{name}' has no lights", f"add [tasks.{name}.lights]", where=platform.settings.place("tasks", name)
         )
     mark = platform.traffic.mark()
     interactions, feedback = platform.traffic.read(mark)
-    labels = labelled(interactions, feedback)
+    labels = labelled(interactions, feedback, task.labels or LabelSettings())
     groups: dict[str, tuple[list[Row], list[float]]] = {}
     for each in interactions:
         score = _score(each) if each.task == name else None
@@ -112,11 +114,17 @@ def calibrated(served_by: str, rows: Sequence[Row], others: Sequence[float], lig
     return Calibrated(served_by, len(rows), sum(wrong), conformal.needed(lights.wrong, lights.risk), green, red)
 
 
-def labelled(interactions: Iterable[Interaction], feedback: Iterable[Feedback]) -> dict[str, bool]:
+def labelled(
+    interactions: Iterable[Interaction], feedback: Iterable[Feedback], rules: LabelSettings | None = None
+) -> dict[str, bool]:
     """Whether an answer is wrong, for each of which somebody has said so. Feedback is in order of time.
 
-    A correction counts before all else, then the latest word; one that says what the answer says confirms it.
+    Labellers count before all else, the mean of what they said; then a correction, then the latest word. A correction
+    that says what the answer says confirms it, by the task's rule of comparison.
     """
+    rules = rules or LabelSettings()
+    feedback = list(feedback)
+    labels = given(feedback)
     corrected: dict[str, str] = {}
     judged: dict[str, bool] = {}
     for note in feedback:
@@ -126,11 +134,19 @@ def labelled(interactions: Iterable[Interaction], feedback: Iterable[Feedback]) 
             judged[note.interaction] = note.value <= 0
     found: dict[str, bool] = {}
     for each in interactions:
-        if each.id in corrected:
-            found[each.id] = not exact_match(each.answer, corrected[each.id])
+        worths = [worth(label, each.answer, rules) for label in labels.get(each.id, ())]
+        values = [value for value in worths if value is not None]
+        if values:
+            found[each.id] = sum(values) / len(values) < rules.least_right
+        elif each.id in corrected:
+            found[each.id] = not same(each.answer, corrected[each.id], _without_judge(rules.comparison))
         elif each.id in judged:
             found[each.id] = judged[each.id]
     return found
+
+
+def _without_judge(rule: ComparisonSettings) -> ComparisonSettings:
+    return rule.model_copy(update={"kind": "tolerant"}) if rule.kind == "judge" else rule
 
 
 def _score(each: Interaction) -> float | None:

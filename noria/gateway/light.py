@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +10,7 @@ from noria.gateway.guard import Refused
 from noria.guards import grounding
 from noria.settings import LightSettings
 from noria.stats import trust
+from noria.stats.sampling import drawn
 
 if TYPE_CHECKING:
     from noria.gateway.record import Turn
@@ -79,8 +79,7 @@ class Lights:
         if light == UNCALIBRATED:
             return share > 0.0
         # Not `routing.position`: CRCs under two salts depend on each other, and a sample must not miss another's rows.
-        drawn = hashlib.sha256(b"confirm\0" + identity.encode()).digest()
-        return light == GREEN and int.from_bytes(drawn[:8], "big") < share * 2**64
+        return light == GREEN and drawn("confirm", identity) < share
 
     def _advised(self, light: str, found: grounding.Grounding | None) -> str:
         advice = self._advice[light]

@@ -4,6 +4,7 @@ from noria.settings.base import Address, Name, Share, Table
 from noria.settings.environment import child_environment, engine_key, environment, export
 from noria.settings.file import Settings, find, known, line_of, load
 from noria.settings.gateway import GatewaySettings, LimitSettings
+from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings, SourceSettings
 from noria.settings.task import (
     Action,
@@ -24,12 +25,14 @@ __all__ = [
     "Action",
     "Address",
     "ArmSettings",
+    "ComparisonSettings",
     "ContextSettings",
     "Detector",
     "EngineSettings",
     "GateSettings",
     "GatewaySettings",
     "GuardSettings",
+    "LabelSettings",
     "LightSettings",
     "LimitSettings",
     "Name",

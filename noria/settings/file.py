@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from noria.errors import Invalid, NotFound
 from noria.settings.base import FORMS, Name, Table
 from noria.settings.gateway import GatewaySettings, LimitSettings
+from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings, SourceSettings
 from noria.settings.task import (
     ArmSettings,
@@ -161,6 +162,8 @@ _TABLES: dict[str, type[BaseModel]] = {
     "arms": ArmSettings,
     "guards": GuardSettings,
     "lights": LightSettings,
+    "labels": LabelSettings,
+    "comparison": ComparisonSettings,
     "record": RecordSettings,
 }
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from noria.settings.base import Name, Share, Table
 from noria.settings.gateway import LimitSettings
+from noria.settings.labels import LabelSettings
 
 Detector = Literal["personal", "secrets", "injection", "unsafe"]
 Action = Literal["flag", "redact", "refuse"]
@@ -141,6 +142,7 @@ class TaskSettings(Table):
     """Engines that answer with their base model when the task's own cannot, in order."""
     guards: GuardSettings = GuardSettings()
     lights: LightSettings | None = None
+    labels: LabelSettings | None = None
     record: RecordSettings = RecordSettings()
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from pydantic import JsonValue, ValidationError
 from noria.errors import Invalid, NotFound
 from noria.traffic.segments import SUFFIX
 from noria.traffic.ship import FOLDER, PARQUET, ship
-from noria.types import Feedback, Interaction
+from noria.types import LABEL, REMOVED, Feedback, Interaction
 
 
 class TrafficLog:
@@ -36,7 +36,7 @@ class TrafficLog:
         return [*self._files()]
 
     def read(self, mark: JsonValue) -> tuple[list[Interaction], list[Feedback]]:
-        """Everything that was there at `mark`, in order of time, then of id.
+        """Everything that was there at `mark`, in order of time, then of id; labels that were taken back are not.
 
         Raises Invalid for a value that `mark` did not return and NotFound where one of its files is gone.
         """
@@ -50,7 +50,7 @@ class TrafficLog:
                     feedback.append(Feedback.model_validate_json(record))
         interactions.sort(key=lambda found: (found.at, found.id))
         feedback.sort(key=lambda found: (found.at, found.id))
-        return interactions, feedback
+        return interactions, _standing(feedback)
 
     def interaction(self, identity: str) -> Interaction | None:
         """One interaction by its id, shipped or not."""
@@ -91,6 +91,16 @@ class TrafficLog:
         wanted = (ds.field("id") == identity) & (ds.field("kind") == "interaction")
         rows = ds.dataset(files, format="parquet").to_table(columns=["record"], filter=wanted)
         return Interaction.model_validate_json(rows["record"][0].as_py()) if rows.num_rows else None
+
+
+def _standing(feedback: list[Feedback]) -> list[Feedback]:
+    """Feedback without the labels that their labellers took back, and without the taking back itself."""
+    removed = {(note.interaction, note.user): place for place, note in enumerate(feedback) if note.metric == REMOVED}
+    return [
+        note
+        for place, note in enumerate(feedback)
+        if note.metric != REMOVED and (note.metric != LABEL or place > removed.get((note.interaction, note.user), -1))
+    ]
 
 
 def _interaction(line: bytes) -> Interaction | None:
