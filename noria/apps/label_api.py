@@ -36,7 +36,7 @@ def build(platform: Platform, reader: Callable[..., ApiKey]) -> APIRouter:
         return {"task": name, "rows": len(found), "data": [row.told() for row in found[:limit]]}
 
     @routes.get("/next")
-    def upcoming(task: str, key: Annotated[ApiKey, caller]) -> dict[str, Any]:
+    def upcoming(task: str, key: ApiKey = caller) -> dict[str, Any]:
         row = labels.upcoming(platform, platform.settings.task(task)[0], key.name)
         scale = rules_of(platform, task).scale
         return {"task": task, "scale": scale, "row": None if row is None else row.told(hidden=True)}
@@ -50,13 +50,13 @@ def build(platform: Platform, reader: Callable[..., ApiKey]) -> APIRouter:
         return labels.estimate(platform, platform.settings.task(task)[0])
 
     @routes.post("/{row}")
-    def say(task: str, row: str, said: Said, key: Annotated[ApiKey, caller]) -> dict[str, Any]:
+    def say(task: str, row: str, said: Said, key: ApiKey = caller) -> dict[str, Any]:
         name = platform.settings.task(task)[0]
         with recorder(platform) as log:
             return labels.say(platform, log, name, row, key.name, said.value, said.correction).told()
 
     @routes.delete("/{row}")
-    def remove(task: str, row: str, key: Annotated[ApiKey, caller]) -> dict[str, Any]:
+    def remove(task: str, row: str, key: ApiKey = caller) -> dict[str, Any]:
         name = platform.settings.task(task)[0]
         with recorder(platform) as log:
             labels.remove(platform, log, name, row, key.name)

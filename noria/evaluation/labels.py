@@ -126,7 +126,7 @@ def say(
     Returns the row with the label. Raises Invalid for what is not on the scale, NotFound for an answer that nobody
     asked for, Conflict where this labeller has labelled it already: then nothing is stored.
     """
-    given = value_of(platform, name, value)
+    number = value_of(platform, name, value)
     text = None if correction is None else correction.strip()
     _checked(labeller)
     if text == "":
@@ -137,8 +137,8 @@ def say(
             raise Conflict(
                 f"'{labeller}' has labelled '{identity}' already", f"take it back first: noria labels remove {identity}"
             )
-        _log(platform, recorder, identity, LABEL, labeller, given, text)
-        return show(platform, name, identity)
+        _log(platform, recorder, identity, LABEL, labeller, number, text)
+    return replace(row, labels=(*row.labels, Label(labeller, number, text)))
 
 
 def remove(platform: Platform, recorder: Recorder, name: str, identity: str, labeller: str) -> None:
@@ -193,7 +193,7 @@ def estimate(platform: Platform, name: str, judge: Judge | None = None) -> dict[
     Of an asked-for answer the chance is the one with which it was drawn, times the labelled share of its batch: the
     queue is handed out at random, so that what is labelled stands for what is not yet ("response homogeneity
     groups"; Särndal, Swensson and Wretman, "Model Assisted Survey Sampling", 1992, section 15.6). Batches without any
-    label are left out; `covered` of `considered` answers are those of the others.
+    label are left out, and so is what could not be drawn: labels stand for `covered` of `considered` answers.
     """
     rules = rules_of(platform, name)
     chosen = batches(platform, name)
@@ -204,7 +204,7 @@ def estimate(platform: Platform, name: str, judge: Judge | None = None) -> dict[
     parts = {batch: counts[batch] / size for batch, size in sizes.items() if size}
     return {
         "task": name, "considered": sum(batch.considered for batch in chosen),
-        "covered": sum(batch.considered for batch in chosen if counts[batch.number]),
+        "covered": sum(batch.reachable for batch in chosen if counts[batch.number]),
         "wanted": sum(sizes.values()), "labelled": len(labelled),
         "passed": sum(bool(row.labels) and not each for row, each in found),
         "groups": [_share(group, members, parts, rules).told() for group, members in _groups(labelled).items()],

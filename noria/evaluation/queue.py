@@ -41,12 +41,14 @@ class Wanted(Record):
 class Batch(Record):
     """What one run of `choose` considered and drew; each answer is considered once.
 
-    `until` is when it ran, `considered` how many answers it looked at, `before` how many the earlier batches did.
+    `until` is when it ran, `considered` how many answers it looked at, `before` how many the earlier batches did, and
+    `reachable` how many had any chance to be drawn: labels say nothing of the others.
     """
 
     number: int
     until: datetime
     considered: int
+    reachable: int
     before: int
     rows: tuple[Wanted, ...]
 
@@ -55,7 +57,7 @@ class Batch(Record):
         reasons = Counter(row.reason for row in self.rows)
         return {
             "batch": self.number, "until": self.until.isoformat(), "considered": self.considered,
-            "wanted": len(self.rows), "reasons": dict(sorted(reasons.items())),
+            "reachable": self.reachable, "wanted": len(self.rows), "reasons": dict(sorted(reasons.items())),
         }  # fmt: skip
 
 
@@ -83,11 +85,13 @@ def choose(platform: Platform, name: str) -> Batch | None:
         if not fresh:
             return None
         before = last.before + last.considered if last else 0
-        days = max(1.0, (until - (last.until if last else fresh[0].at)) / timedelta(days=1))
-        rows = draw(fresh, _doubts(fresh), _quarrels(fresh, interactions, feedback), task, before, days)
+        since = last.until if last else fresh[0].at
+        days = max(until - since, timedelta(seconds=1)) / timedelta(days=1)
+        rows, reachable = draw(fresh, _doubts(fresh), _quarrels(fresh, interactions, feedback), task, before, days)
         batch = Batch(
-            number=last.number + 1 if last else 0, until=until, considered=len(fresh), before=before, rows=tuple(rows)
-        )
+            number=last.number + 1 if last else 0, until=until, considered=len(fresh), reachable=reachable,
+            before=before, rows=tuple(rows),
+        )  # fmt: skip
         times = recent | {each.id: each.at for each in fresh}
         _store(platform, name, batch, {identity: at for identity, at in times.items() if at >= until - slack})
         return batch
@@ -123,8 +127,8 @@ def eligible(interactions: Iterable[Interaction], name: str, rules: LabelSetting
 def draw(
     fresh: Sequence[Interaction], doubts: Sequence[float], quarrels: Sequence[float], task: TaskSettings, before: int,
     days: float,
-) -> Iterator[Wanted]:  # fmt: skip
-    """The answers that are drawn of `fresh`, which are in order of time.
+) -> tuple[list[Wanted], int]:  # fmt: skip
+    """The answers that are drawn of `fresh`, which are in order of time, and how many had any chance to be.
 
     Args:
         fresh: answers that were not considered before.
@@ -140,23 +144,29 @@ def draw(
     tail = range(max(0, rules.first - before), len(fresh))
     expected = sum(min(1.0, rules.share + uncertain[place] + disagree[place]) for place in tail)
     scale = 1.0 if rules.per_day is None or not expected else min(1.0, rules.per_day * days / expected)
+    found: list[Wanted] = []
+    reachable = 0
     for place, each in enumerate(fresh):
         if before + place < rules.first:
-            yield Wanted(id=each.id, probability=1.0, reason="first")
+            found.append(Wanted(id=each.id, probability=1.0, reason="first"))
+            reachable += 1
             continue
+        # One number decides: each reason has a stretch of its own, so that the shares add up.
         parts: list[tuple[Reason, float]] = [
             ("random", rules.share), ("uncertain", uncertain[place]), ("disagree", disagree[place]),
         ]  # fmt: skip
-        ends = [min(1.0, scale * end) for end in itertools.accumulate(part for _, part in parts)]
+        ends = [scale * min(1.0, end) for end in itertools.accumulate(part for _, part in parts)]
+        # The same draw as the gateway's: of those whose users were asked to confirm.
         confirm = task.lights.confirm if task.lights is not None and each.light == "green" else 0.0
         chance = ends[-1] + confirm * (1 - ends[-1])
+        reachable += chance > 0
         at = drawn("label", each.id)
-        # The same draw as the gateway's: those whose users were asked to confirm.
+        reason = next((reason for (reason, _), end in zip(parts, ends, strict=True) if at < end), None)
         if drawn("confirm", each.id) < confirm:
-            yield Wanted(id=each.id, probability=chance, reason="confirm")
-        elif at < ends[-1]:
-            reason = next(reason for (reason, _), end in zip(parts, ends, strict=True) if at < end)
-            yield Wanted(id=each.id, probability=chance, reason=reason)
+            reason = "confirm"
+        if reason is not None:
+            found.append(Wanted(id=each.id, probability=chance, reason=reason))
+    return found, reachable
 
 
 @contextmanager

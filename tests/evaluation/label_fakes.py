@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from noria.apps import start
 from noria.apps.recording import recorder
@@ -25,7 +26,7 @@ def project(folder: Path, *lines: str, more: str = "") -> Path:
     return folder
 
 
-def answered(number: int, ago: timedelta = timedelta(), **more: object) -> Interaction:
+def answered(number: int, ago: timedelta = timedelta(), **more: Any) -> Interaction:
     at = datetime.now(UTC) - ago + timedelta(milliseconds=number)  # noqa: TID251
     found = Interaction(
         id=new_id(at), at=at, task="helpdesk", served_by=NEW, user="u" * 16, conversation=f"c{number}",
@@ -36,7 +37,7 @@ def answered(number: int, ago: timedelta = timedelta(), **more: object) -> Inter
     return found.model_copy(update=more)
 
 
-def traffic(count: int, seed: int = 1, **more: object) -> list[Interaction]:
+def traffic(count: int, seed: int = 1, **more: Any) -> list[Interaction]:
     """Answers with even scores."""
     drawing = random.Random(seed)
     return [answered(number, support=round(drawing.random(), 6), **more) for number in range(count)]

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from label_fakes import NEW, answered, log, project, traffic
@@ -77,7 +78,7 @@ def test_nothing_is_considered_twice_and_nothing_is_left_out(tmp_path: Path) -> 
 
 
 def test_only_answers_that_were_given_and_may_be_shown_are_considered(tmp_path: Path) -> None:
-    spoiled: list[dict[str, object]] = [
+    spoiled: list[dict[str, Any]] = [
         {"status": 502}, {"answer": " "}, {"task": "other"}, {"request": {"shadow_of": "x"}}, {"trainable": False},
     ]  # fmt: skip
     records = [answered(number, **more) for number, more in enumerate([*spoiled, {}])]
@@ -99,7 +100,7 @@ def test_a_task_without_labels_has_no_queue(tmp_path: Path) -> None:
 def test_doubtful_answers_are_drawn_more_often_and_the_budget_holds() -> None:
     rows = traffic(4000)
     doubts = [1 - (each.support or 0) for each in rows]
-    drawn = list(draw(rows, doubts, [0.0] * 4000, task(share=0.05, uncertain=0.2), 0, 1.0))
+    drawn, _ = draw(rows, doubts, [0.0] * 4000, task(share=0.05, uncertain=0.2), 0, 1.0)
     chances = {row.id: row.probability for row in drawn}
     reasons = Counter(row.reason for row in drawn)
     # Five standard deviations of a count of 200 and of 800.
@@ -139,10 +140,10 @@ def test_what_is_disagreed_on_is_drawn_more_often(tmp_path: Path) -> None:
 
 def test_the_budget_of_a_day_holds_and_every_answer_keeps_its_chance() -> None:
     rows = traffic(2000)
-    drawn = list(draw(rows, [1.0] * 2000, [0.0] * 2000, task(share=0.2, uncertain=0.3, per_day=50), 0, 2.0))
+    drawn, _ = draw(rows, [1.0] * 2000, [0.0] * 2000, task(share=0.2, uncertain=0.3, per_day=50), 0, 2.0)
     assert {round(row.probability, 9) for row in drawn} == {0.05}
     assert abs(len(drawn) - 100) < 50
-    free = list(draw(rows, [1.0] * 2000, [0.0] * 2000, task(share=0.2, uncertain=0.3, per_day=50), 0, 40.0))
+    free, _ = draw(rows, [1.0] * 2000, [0.0] * 2000, task(share=0.2, uncertain=0.3, per_day=50), 0, 40.0)
     assert {round(row.probability, 9) for row in free} == {0.5}
 
 
@@ -150,15 +151,34 @@ def test_green_answers_whose_users_were_asked_to_confirm_are_asked_for_too() -> 
     """A share of green answers is confirmed (C103): those that the gateway drew, with the chance that it drew by."""
     rules = LightSettings(confirm=0.3)
     rows = traffic(2000, light="green")
-    drawn = list(draw(rows, [0.0] * 2000, [0.0] * 2000, task(rules, share=0.1), 0, 1.0))
+    drawn, _ = draw(rows, [0.0] * 2000, [0.0] * 2000, task(rules, share=0.1), 0, 1.0)
     confirmed = {row.id for row in drawn if row.reason == "confirm"}
     assert confirmed == {each.id for each in rows if Lights(rules).confirms("green", each.id)}
     assert {round(row.probability, 9) for row in drawn} == {round(1 - 0.7 * 0.9, 9)}
     assert abs(len(drawn) - 2000 * 0.37) < 5 * math.sqrt(2000 * 0.37 * 0.63)
     yellow = [each.model_copy(update={"light": "yellow"}) for each in rows]
-    assert {row.probability for row in draw(yellow, [0.0] * 2000, [0.0] * 2000, task(rules, share=0.1), 0, 1.0)} == {
-        0.1
-    }
+    drawn, _ = draw(yellow, [0.0] * 2000, [0.0] * 2000, task(rules, share=0.1), 0, 1.0)
+    assert {row.probability for row in drawn} == {0.1}
+
+
+def test_without_a_share_labels_stand_for_the_first_and_the_confirmed_alone() -> None:
+    rows = [each.model_copy(update={"light": "green" if place % 2 else "red"}) for place, each in enumerate(traffic(9))]
+    drawn, reachable = draw(rows, [0.0] * 9, [0.0] * 9, task(share=0.0, first=3), 0, 1.0)
+    assert (len(drawn), reachable) == (3, 3)
+    rules = LightSettings(confirm=0.1)
+    assert draw(rows, [0.0] * 9, [0.0] * 9, task(rules, share=0.0, first=3), 0, 1.0)[1] == 6
+
+
+@pytest.mark.slow
+def test_a_cycle_chooses_too(tmp_path: Path) -> None:
+    from noria.apps.screen import Screen
+    from noria.cycle import turn
+
+    folder = project(tmp_path, "share = 1.0")
+    platform = open_project(folder)
+    log(platform, traffic(5))
+    turn(platform, None, Screen(quiet=True), until="sources")
+    assert [batch.considered for batch in batches(platform, "helpdesk")] == [5]
 
 
 def test_an_unknown_score_tells_nothing(tmp_path: Path) -> None:
@@ -238,4 +258,5 @@ def test_the_ledger_keeps_what_was_chosen_when(tmp_path: Path) -> None:
     log(open_project(folder), traffic(5))
     told = chosen(folder).told()
     assert (told["batch"], told["considered"], told["wanted"], told["reasons"]) == (0, 5, 5, {"random": 5})
+    assert told["reachable"] == 5
     assert NEW not in json.dumps(told)
