@@ -15,10 +15,11 @@ from noria.types import ApiKey, Record
 
 
 class Said(Record):
-    """A label as it is sent: a value of the scale (or its name), the right answer, or both; neither passes."""
+    """A label as it is sent: a value of the scale (or its name), the right answer, or both, or `passing`."""
 
     value: str | float | None = None
     correction: str | None = None
+    passing: bool = False
 
 
 def build(platform: Platform, reader: Callable[..., ApiKey]) -> APIRouter:
@@ -30,8 +31,8 @@ def build(platform: Platform, reader: Callable[..., ApiKey]) -> APIRouter:
     def queue(
         task: str, open_only: bool = False, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
     ) -> dict[str, Any]:
-        name, settings = platform.settings.task(task)
-        wants = settings.labels.labellers if settings.labels else 1
+        name = platform.settings.task(task)[0]
+        wants = rules_of(platform, name).labellers
         found = [row for row in labels.rows(platform, name) if not open_only or row.given < wants]
         return {"task": name, "rows": len(found), "data": [row.told() for row in found[:limit]]}
 
@@ -53,7 +54,10 @@ def build(platform: Platform, reader: Callable[..., ApiKey]) -> APIRouter:
     def say(task: str, row: str, said: Said, key: ApiKey = caller) -> dict[str, Any]:
         name = platform.settings.task(task)[0]
         with recorder(platform) as log:
-            return labels.say(platform, log, name, row, key.name, said.value, said.correction).told()
+            given = labels.say(
+                platform, log, name, row, key.name, said.value, said.correction, passing=said.passing
+            )  # fmt: skip
+        return given.told()
 
     @routes.delete("/{row}")
     def remove(task: str, row: str, key: ApiKey = caller) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Row:
 class Share:
     """What labels say of one group of answers.
 
-    `right` is the share of right ones and `value` the mean label; `wrong` is how many of all considered are not right.
+    `right` is the share of right ones and `value` the mean label; `wrong` is how many of all covered are not right.
     """
 
     group: str
@@ -107,9 +107,7 @@ def show(platform: Platform, name: str, identity: str) -> Row:
     for row in rows(platform, name):
         if row.wanted.id == identity:
             return row
-    raise NotFound(
-        f"'{identity}' is not in the queue of '{name}'", f"list what is: noria labels list {name}"
-    )  # fmt: skip
+    raise NotFound(f"'{identity}' is not in the queue of '{name}'", f"list what is: noria labels list {name}")
 
 
 def say(
@@ -120,8 +118,10 @@ def say(
     labeller: str,
     value: str | float | None = None,
     correction: str | None = None,
+    *,
+    passing: bool = False,
 ) -> Row:
-    """Label an answer of the queue: a value of the scale (or its name), the right answer, or both; neither passes.
+    """Label an answer of the queue: a value of the scale (or its name), the right answer, or both, or `passing`.
 
     Returns the row with the label. Raises Invalid for what is not on the scale, NotFound for an answer that nobody
     asked for, Conflict where this labeller has labelled it already: then nothing is stored.
@@ -131,6 +131,8 @@ def say(
     _checked(labeller)
     if text == "":
         raise Invalid("the correction is empty", "write the right answer, or leave the correction out")
+    if passing != (number is None and text is None):
+        raise Invalid("say either what the label is or that it cannot be told", "a value, a correction, or pass")
     with alone(platform, name):
         row = show(platform, name, identity)
         if row.by(labeller) is not None:
@@ -181,9 +183,7 @@ def agreement(platform: Platform, name: str, judge: Judge | None = None) -> dict
             first, second = zip(*both, strict=True)
             kappa = cohen_kappa(first, second, None if rules.level == "nominal" else "quadratic")
             equal = sum(x == y for x, y in both) / len(both)
-            pairs.append(
-                {"labellers": [one, other], "rows": len(both), "equal": equal, "kappa": _number(kappa)}
-            )  # fmt: skip
+            pairs.append({"labellers": [one, other], "rows": len(both), "equal": equal, "kappa": _number(kappa)})
     return {"task": name, "level": rules.level, "rows": len(shared), "alpha": _number(alpha), "pairs": pairs}
 
 
@@ -233,9 +233,9 @@ def given(feedback: Iterable[Feedback]) -> dict[str, list[Label]]:
 
 
 def _rows(platform: Platform, name: str, chosen: Sequence[Batch]) -> list[Row]:
-    rules = rules_of(platform, name)
+    rules_of(platform, name)
     interactions, feedback = platform.traffic.read(platform.traffic.mark())
-    answers = {each.id: each for each in eligible(interactions, name, rules)}
+    answers = {each.id: each for each in eligible(interactions, name, platform.settings.task(name)[1])}
     labels = given(feedback)
     return [
         Row(wanted, batch.number, answers[wanted.id], tuple(labels.get(wanted.id, ())))

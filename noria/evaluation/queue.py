@@ -69,7 +69,7 @@ def choose(platform: Platform, name: str) -> Batch | None:
     that it may be killed and repeated at will. Raises Invalid for a task without labels.
     """
     task = platform.settings.task(name)[1]
-    rules = rules_of(platform, name)
+    rules_of(platform, name)
     with alone(platform, name):
         earlier = batches(platform, name)
         last = earlier[-1] if earlier else None
@@ -79,7 +79,7 @@ def choose(platform: Platform, name: str) -> Batch | None:
         recent = _recent(platform, name, last)
         fresh = [
             each
-            for each in eligible(interactions, name, rules)
+            for each in eligible(interactions, name, task)
             if last is None or (each.at >= last.until - slack and each.id not in recent)
         ]
         if not fresh:
@@ -87,7 +87,8 @@ def choose(platform: Platform, name: str) -> Batch | None:
         before = last.before + last.considered if last else 0
         since = last.until if last else fresh[0].at
         days = max(until - since, timedelta(seconds=1)) / timedelta(days=1)
-        rows, reachable = draw(fresh, _doubts(fresh), _quarrels(fresh, interactions, feedback), task, before, days)
+        shadows = [each for each in interactions if _shadow(each, task)]
+        rows, reachable = draw(fresh, _doubts(fresh), _quarrels(fresh, shadows, feedback), task, before, days)
         batch = Batch(
             number=last.number + 1 if last else 0, until=until, considered=len(fresh), reachable=reachable,
             before=before, rows=tuple(rows),
@@ -116,11 +117,12 @@ def rules_of(platform: Platform, name: str) -> LabelSettings:
     return rules
 
 
-def eligible(interactions: Iterable[Interaction], name: str, rules: LabelSettings) -> Iterator[Interaction]:
+def eligible(interactions: Iterable[Interaction], name: str, task: TaskSettings) -> Iterator[Interaction]:
     """The answers that labels are about: given to somebody, kept as text and, where the task says so, not private."""
+    private = task.labels is not None and task.labels.private
     for each in interactions:
-        shown = each.task == name and each.status == 200 and each.answer.strip() and SHADOW_OF not in each.request
-        if shown and each.messages and (each.trainable or rules.private):
+        given = each.task == name and each.status == 200 and each.messages and each.answer.strip()
+        if given and not _shadow(each, task) and (each.trainable or private):
             yield each
 
 
@@ -179,6 +181,12 @@ def alone(platform: Platform, name: str) -> Iterator[None]:
         yield
 
 
+def _shadow(each: Interaction, task: TaskSettings) -> bool:
+    """Whether this is a shadow's copy; what a client calls so itself was answered by an arm that answers clients."""
+    answering = {"champion", "fallback", *(arm for arm, rules in task.arms.items() if not rules.shadow)}
+    return SHADOW_OF in each.request and each.arm not in answering
+
+
 def _doubts(fresh: Sequence[Interaction]) -> list[float]:
     """One less the score of the lights ("least confident"; Settles, "Active Learning Literature Survey", 2009).
 
@@ -191,12 +199,12 @@ def _doubts(fresh: Sequence[Interaction]) -> list[float]:
 
 
 def _quarrels(
-    fresh: Sequence[Interaction], interactions: Iterable[Interaction], feedback: Iterable[Feedback]
+    fresh: Sequence[Interaction], shadows: Iterable[Interaction], feedback: Iterable[Feedback]
 ) -> list[float]:
     """How far shadows answered otherwise (one less token F1), or how far judges are apart on a scale of 0 to 1."""
     answers = {each.id: each.answer for each in fresh}
     found = dict.fromkeys(answers, 0.0)
-    for each in interactions:
+    for each in shadows:
         of = str(each.request.get(SHADOW_OF, ""))
         if of in answers and each.status == 200:
             found[of] = max(found[of], 1 - token_f1(each.answer, answers[of]))

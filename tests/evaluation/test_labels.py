@@ -44,7 +44,7 @@ def queued(platform: Platform, rows: list[Interaction]) -> list[str]:
 
 def say(platform: Platform, row: str, who: str, value: str | float | None = None, text: str | None = None) -> None:
     with recorder(platform) as writer:
-        labels.say(platform, writer, "helpdesk", row, who, value, text)
+        labels.say(platform, writer, "helpdesk", row, who, value, text, passing=value is None and text is None)
 
 
 def remove(platform: Platform, row: str, who: str) -> None:
@@ -323,6 +323,8 @@ def test_the_api_refuses_what_is_wrong_in_openais_form(served: tuple[Platform, T
     wrong = client.post(f"/api/labels/helpdesk/{row}", headers=ann, json={"value": "rihgt"})
     assert (wrong.status_code, "'rihgt' is not on the scale" in wrong.json()["error"]["message"]) == (400, True)
     assert client.post(f"/api/labels/helpdesk/{row}", headers=ann, json={"vlaue": 1}).status_code == 422
+    for body in ({}, {"value": 1, "passing": True}):
+        assert client.post(f"/api/labels/helpdesk/{row}", headers=ann, json=body).status_code == 400
     assert client.post("/api/labels/helpdesk/nothing", headers=ann, json={"value": 1}).status_code == 404
     for status in (200, 409):
         assert client.post(f"/api/labels/helpdesk/{row}", headers=ann, json={"value": 1}).status_code == status

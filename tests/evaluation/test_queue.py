@@ -79,13 +79,21 @@ def test_nothing_is_considered_twice_and_nothing_is_left_out(tmp_path: Path) -> 
 
 def test_only_answers_that_were_given_and_may_be_shown_are_considered(tmp_path: Path) -> None:
     spoiled: list[dict[str, Any]] = [
-        {"status": 502}, {"answer": " "}, {"task": "other"}, {"request": {"shadow_of": "x"}}, {"trainable": False},
+        {"status": 502}, {"answer": " "}, {"task": "other"}, {"request": {"shadow_of": "x"}, "arm": "b"},
+        {"trainable": False},
     ]  # fmt: skip
     records = [answered(number, **more) for number, more in enumerate([*spoiled, {}])]
     for private, count in (("false", 1), ("true", 2)):
         folder = project(tmp_path / private, "share = 1.0", f"private = {private}")
         log(open_project(folder), records)
         assert [row.id for row in chosen(folder).rows] == [each.id for each in records[6 - count :]]
+
+
+def test_a_client_that_calls_its_request_a_shadow_is_considered_all_the_same(tmp_path: Path) -> None:
+    folder = project(tmp_path, "share = 1.0")
+    posing = answered(1, request={"shadow_of": answered(0).id})
+    log(open_project(folder), [posing])
+    assert [row.id for row in chosen(folder).rows] == [posing.id]
 
 
 def test_a_task_without_labels_has_no_queue(tmp_path: Path) -> None:
@@ -117,7 +125,7 @@ def test_what_is_disagreed_on_is_drawn_more_often(tmp_path: Path) -> None:
     rows = traffic(300)
     shadows = [
         answered(
-            number, request={"shadow_of": each.id}, trainable=False,
+            number, request={"shadow_of": each.id}, arm="b", trainable=False,
             answer=each.answer if number % 3 else "Something else entirely",
         )
         for number, each in enumerate(rows[:150])

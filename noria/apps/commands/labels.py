@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened, person
-from noria.errors import Invalid, NoriaError
+from noria.errors import NoriaError
 
 if TYPE_CHECKING:
     from noria.evaluation.labels import Row
@@ -87,10 +87,8 @@ def say_label(
 
     platform = opened(project)
     name, _ = platform.settings.task(task)
-    if passing != (value is None and correction is None):
-        raise Invalid("say either what the label is or that there is none", "a value, --correction TEXT, or --pass")
     with recorder(platform) as log:
-        said = labels.say(platform, log, name, row, labeller or person(), value, correction)
+        said = labels.say(platform, log, name, row, labeller or person(), value, correction, passing=passing)
     show(said.told() if as_json else f"labelled {row}", as_json)
 
 
@@ -226,7 +224,7 @@ def _ask(platform: Platform, name: str, row: Row, who: str) -> bool:
             wanted = known is not None and known < rules.least_right
             text = typer.prompt("the right answer (empty: none)", default="", show_default=False) if wanted else ""
             with recorder(platform) as log:
-                labels.say(platform, log, name, row.wanted.id, who, known, text.strip() or None)
+                labels.say(platform, log, name, row.wanted.id, who, known, text.strip() or None, passing=value == PASS)
             return True
         except NoriaError as error:
             complain(error)
