@@ -1,5 +1,5 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench bench-gateway conformance soak clean
+.PHONY: install demo test check bench bench-gate bench-gateway conformance soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,6 +35,10 @@ test: install
 
 bench: install
 	$(BIN)/python benchmarks/startup.py
+
+# Simulated lives of a task: false promotions, false rollbacks, power, beside two simpler gates.
+bench-gate: install
+	$(BIN)/python benchmarks/gate.py
 
 # The gateway beside nginx, vllm-router, smg and LiteLLM; what is not there yet is installed first.
 bench-gateway: install

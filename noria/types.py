@@ -124,7 +124,8 @@ class Candidate(Record):
 class Interval(Record):
     """A paired comparison on one metric: values before and after, the gain (after minus before) and its bounds.
 
-    `before_bounds` and `after_bounds` are intervals of the two values by themselves, at the same confidence.
+    `before_bounds` and `after_bounds` are intervals of the two values by themselves, at the same confidence; `error` is
+    the standard error of the gain, over so many `clusters` (conversations).
     """
 
     name: str
@@ -136,6 +137,8 @@ class Interval(Record):
     rows: int
     confidence: float = 0.95
     higher_is_better: bool = True
+    error: float | None = None
+    clusters: int = 0
     before_bounds: tuple[float, float] | None = None
     after_bounds: tuple[float, float] | None = None
 

@@ -128,10 +128,11 @@ def status(as_json: AsJson = False, project: Folder = HERE) -> None:
         return
     rows = [
         [name, each["champion"] or f"base {each['base']}", str(each["version"]),
+         f"{each['risk']['left']:.4f} of {each['risk']['budget']:g}",
          "on hold" if each["paused"] else "", each["because"]]
         for name, each in told["tasks"].items()
     ]  # fmt: skip
-    show(None, False, table_of(["task", "champion", "release", "", "because"], rows))
+    show(None, False, table_of(["task", "champion", "release", "risk left", "", "because"], rows))
     cycles = [
         [each["cycle"], each["task"], each["began"], each["verdict"] or f"at {len(each['stages'])} stages",
          f"{each['seconds']:.1f} s"]

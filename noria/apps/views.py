@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from noria.cycle import Turn
+from noria.deployment import risk
 from noria.evaluation.lights import Calibrated
 from noria.ports import Platform
 from noria.stats.conformal import Certified
@@ -59,7 +60,8 @@ def status(platform: Platform) -> dict[str, Any]:
     return {
         "project": platform.settings.project.name,
         "tasks": {
-            name: _live(platform.deployments.current(name)) | {"engine": task.engine, "base": task.base}
+            name: _live(platform.deployments.current(name))
+            | {"engine": task.engine, "base": task.base, "risk": _risk(platform, name, task.gate.risk)}
             for name, task in platform.settings.tasks.items()
         },
         "cycles": [
@@ -87,6 +89,17 @@ def lights_of(found: Calibrated) -> list[str]:
 
     green, red = side(found.green, "at most"), side(found.red, "at least")
     return [found.served_by, str(found.labels), str(found.wrong), *green, *red]
+
+
+def _risk(platform: Platform, name: str, whole: float) -> dict[str, Any]:
+    """The task's error budget: what its decisions have left of it, and the level that the next one would have."""
+    before = risk.spent(risk.decisions(platform, name))
+    return {
+        "budget": whole,
+        "left": round(risk.left(whole, before), 6),
+        "next_level": round(risk.level(whole, before, ""), 6),
+        "decisions": len(before),
+    }
 
 
 def _live(live: Deployment | None) -> dict[str, Any]:

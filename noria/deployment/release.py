@@ -8,7 +8,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from noria.deployment import gate
+from noria.deployment import gate, risk
 from noria.errors import Conflict, Invalid, NotFound
 from noria.ports import Platform
 from noria.stage import Look, Work
@@ -30,7 +30,7 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     """Let the gate decide and carry it out; `no promotion` is a result, not a failure."""
     report = Report.model_validate_json((work.folder("report") / "report.json").read_text())
     live = work.platform.deployments.current(work.name)
-    decision = _barred(live, report) or gate.decide(report, work.task.gate)
+    decision = _barred(live, report) or _decide(work, report)
     if live is not None and live.champion == report.candidate:
         because = f"serves already, since {live.at:%Y-%m-%d %H:%M} UTC: {live.decision.because}"
         decision = live.decision.model_copy(update={"because": because})
@@ -46,6 +46,16 @@ def work(work: Work) -> Mapping[str, JsonValue]:
             decision = decision.model_copy(update={"verdict": "inconclusive", "because": because})
     (work.out / "decision.json").write_text(decision.model_dump_json(indent=1))
     return json.loads(decision.model_dump_json())  # type: ignore[no-any-return]
+
+
+def _decide(work: Work, report: Report) -> Decision:
+    """What the gate says, at the level that the task's budget has for it, which this spends."""
+    on = str(work.inputs["report"].ref)
+    before = risk.spent(risk.decisions(work.platform, work.name))
+    level = risk.level(work.task.gate.risk, before, on)
+    decision = gate.decide(report, work.task.gate, level)
+    spending = risk.spending(level, decision.verdict == "promote", on)
+    return decision.model_copy(update={"evidence": {**decision.evidence, "spent": spending}})
 
 
 def promote(platform: Platform, name: str, ref: Ref, actor: str) -> Deployment:

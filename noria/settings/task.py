@@ -47,11 +47,19 @@ class GateSettings(Table):
     """tasks.NAME.gate: when a candidate may replace the champion."""
 
     metric: str = "token_f1"
+    goal: Literal["better", "not-worse", "cheaper"] = "better"
+    """What has to be shown of the metric; `cheaper` is not worse while `cost` is certainly lower."""
+    cost: str = "latency"
     margin: Share = 0.02
-    """What a guarded slice may lose at the most, at the stated confidence."""
+    """What a guarded slice may lose at the most, and the metric where the goal is not to be better."""
     margins: dict[Name, Share] = Field(default_factory=dict)
     """Slices with a margin of their own, such as small ones whose score is noisy."""
+    guards: dict[str, Annotated[float, Field(ge=0.0)]] = Field(default_factory=dict)
+    """Other metrics that may not get worse by more than this, each in its own unit."""
+    requires: dict[str, float] = Field(default_factory=dict)
+    """Results of outside harnesses, such as "lm-eval.TASK.METRIC", and what they must reach with certainty."""
     risk: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    """Chance that the task, in all its life, ever promotes what does not reach the goal or loses more than a margin."""
     approval: Literal["auto", "human"] = "auto"
     min_rows: int = Field(default=10, ge=2)
 
@@ -59,9 +67,24 @@ class GateSettings(Table):
 class ReleaseSettings(Table):
     """tasks.NAME.release: how a promoted candidate takes over."""
 
-    canary: Share = 0.05
+    canary: Share = 0.0
+    """Share of the traffic on which a candidate that passed the gate has to prove itself; 0 promotes it at once."""
     control: Share = 0.02
+    """Share that stays with the candidate before, once another is promoted, to see whether it still is better."""
     max_p95_ms: float = Field(default=1000, gt=0)
+    max_errors: Share = 0.2
+    """A challenger that fails more often than this, and than twice the control, is taken back at once."""
+    primary: str = "feedback"
+    """What decides: feedback, light, or judge:NAME."""
+    goal: Literal["better", "not-worse"] = "better"
+    margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.02
+    """What the primary metric may lose at the most where the goal is not to be worse."""
+    guards: dict[str, Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(
+        default_factory=lambda: {"error": 0.02, "latency": 0.05}
+    )
+    """What else may not be lost, and how much of it at the most; latency is in shares of max_p95_ms."""
+    budget: int = Field(default=4000, ge=10)
+    """Answers of the challenger after which an undecided trial ends and the champion stays."""
 
 
 class ArmSettings(Table):
