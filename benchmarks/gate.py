@@ -4,7 +4,7 @@
 challenger meets a fresh slice of the champion on up to 4,000 pairs of answers and is looked at after every one; what is
 promoted is watched against the control slice for as long again. Three gates see answers of the same kind:
 
-- noria: e-processes by betting, levels from one error budget for a whole life (noria.stats.anytime, noria.stats.budget);
+- noria: e-processes by betting, levels from one error budget for a whole life (noria.stats: anytime, budget);
 - peek-z: a z-test at 5 % (two-sided) after every answer from the 50th on, each turn for itself;
 - threshold: promote when the mean gain of the first 200 pairs is above 0, roll back when that of the last 200 is below
   minus the margin.
