@@ -44,9 +44,10 @@ bench-gate: install
 bench-gateway: install
 	$(BIN)/python benchmarks/gateway/run.py --install-peers
 
-# Schemathesis against the data plane's own description, thoroughly.
+# What CI does a little of, thoroughly: Schemathesis against the data plane's own description, twenty times kill -9.
 conformance: install
-	$(BIN)/pytest tests/gateway/test_schemathesis.py --examples 300
+	$(BIN)/pytest tests/gateway/test_schemathesis.py tests/gateway/test_worker_killed.py tests/turn/test_killed.py \
+		--examples 300 --kills 20
 
 # Ten minutes at half of saturation: clients that vanish or dawdle, engines that die.
 soak: install

@@ -15,12 +15,20 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--examples", type=int, default=10, help="requests that Schemathesis makes for each endpoint")
+    parser.addoption("--kills", type=int, default=6, help="processes that are killed in each test of kill -9")
 
 
 @pytest.fixture(scope="session")
 def examples(request: pytest.FixtureRequest) -> int:
     """How thoroughly to look, as the command line says."""
     found: int = request.config.getoption("--examples")
+    return found
+
+
+@pytest.fixture(scope="session")
+def kills(request: pytest.FixtureRequest) -> int:
+    """How often to kill, as the command line says."""
+    found: int = request.config.getoption("--kills")
     return found
 
 
