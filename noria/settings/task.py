@@ -57,11 +57,30 @@ class GateSettings(Table):
 
 
 class ReleaseSettings(Table):
-    """tasks.NAME.release: how a promoted candidate takes over."""
+    """tasks.NAME.release: how a candidate that the gate lets pass takes over."""
 
-    canary: Share = 0.05
-    control: Share = 0.02
+    canary: Share = 0.0
+    """Share of the traffic on which it must prove itself first; as much goes to a fresh slice of the champion. With 0
+    it takes over at once."""
+    control: Share = 0.0
+    """Share of the traffic that stays with the previous champion afterwards, so that a slow decline shows."""
+    primary: str = "feedback"
+    """Metric on which the challenger must be better: feedback, light, error, latency or judge:NAME."""
+    min_answers: int = Field(default=50, ge=2)
+    """Pairs of answers before which nothing but a hard fault ends a trial."""
+    budget: int = Field(default=20_000, ge=4)
+    """Most answers of a canary, of both slices together; undecided by then, the champion stays."""
+    days: float = Field(default=14.0, gt=0.0)
+    """Longest time of a canary; undecided by then, the champion stays."""
+    max_errors: Share = 0.05
+    """Share of failed answers beyond which the challenger is taken back at once."""
     max_p95_ms: float = Field(default=1000, gt=0)
+    """95th percentile of the time of an answer beyond which it is taken back at once."""
+
+    @property
+    def slice(self) -> float:
+        """Largest share that either of a trial's two slices ever has."""
+        return max(self.canary, self.control)
 
 
 class ArmSettings(Table):
@@ -150,6 +169,11 @@ class TaskSettings(Table):
             raise ValueError(
                 f"its arms have {answering:g} of the requests; the most is 1, and the champion has the rest"
             )
-        if "champion" in self.arms:
-            raise ValueError("an arm cannot be called 'champion': that is what noria has promoted")
+        if taken := sorted({"champion", "challenger", "control"} & self.arms.keys()):
+            raise ValueError(f"an arm cannot be called '{taken[0]}': that is one of noria's own")
+        if answering + 2 * self.release.slice > 1.0 + 1e-9:
+            raise ValueError(
+                f"its canary needs two slices of {self.release.slice:g}, its arms have {answering:g} of the requests; "
+                "the most is 1"
+            )
         return self
