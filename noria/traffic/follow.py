@@ -44,16 +44,16 @@ class Follower:
     def __call__(self) -> Iterator[Record]:
         """What is new."""
         # Segments first: what a shipper moves away in between is then in the lake when that is searched.
-        for segment in sorted(self._segments.glob(f"*{SUFFIX}")):
-            yield from self._from_segment(segment)
-        for segment, start, end, file in self._shipped():
+        for file in sorted(self._segments.glob(f"*{SUFFIX}")):
+            yield from self._from_segment(file)
+        for segment, start, end, parquet in self._shipped():
             if end > self._taken.get(segment, _Taken()).end:
-                yield from self._from_lake(segment, start, end, file)
+                yield from self._from_lake(segment, start, end, parquet)
 
-    def _from_segment(self, segment: Path) -> Iterator[Record]:
-        taken = self._taken.get(segment.stem, _Taken())
+    def _from_segment(self, path: Path) -> Iterator[Record]:
+        taken = self._taken.get(path.stem, _Taken())
         try:
-            with segment.open("rb") as file:
+            with path.open("rb") as file:
                 file.seek(taken.end)
                 data = file.read()
         except FileNotFoundError:
@@ -63,7 +63,7 @@ class Follower:
             end += len(line)
             record = parsed(line)
             records += record is not None
-            self._taken[segment.stem] = _Taken(end, taken.base, records)
+            self._taken[path.stem] = _Taken(end, taken.base, records)
             if record is not None and self._wanted(record):
                 yield record
 
@@ -94,8 +94,8 @@ class Follower:
         if start >= taken.end:
             return 0
         files = [(int(file.stem.rsplit("-", 2)[1]), file) for file in self._lake.glob(f"{segment}-*{PARQUET}")]
-        before = (pq.read_metadata(file).num_rows for begin, file in files if taken.base <= begin < start)
-        return taken.records - sum(before)
+        before = sum(int(pq.read_metadata(file).num_rows) for begin, file in files if taken.base <= begin < start)
+        return taken.records - before
 
     def _wanted(self, record: Record) -> bool:
         return record.at >= self._began and (isinstance(record, Feedback) or record.task == self._task)
