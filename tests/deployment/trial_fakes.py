@@ -17,7 +17,7 @@ from noria.traffic.segments import SegmentWriter
 from noria.types import Candidate, Decision, Deployment, Feedback, Interaction, Ref, new_id
 from noria.wiring import open_project
 
-START = datetime(2026, 11, 1, tzinfo=UTC)
+START = datetime(2025, 1, 1, tzinfo=UTC)
 QUESTION = "How long does delivery take?"
 OLD, NEW = "About a week.", "Three working days."
 
