@@ -212,8 +212,8 @@ class Traffic(Protocol):
     def interaction(self, identity: str) -> Interaction | None:
         """One interaction by its id, shipped or not."""
 
-    def follow(self, task: str, began: datetime) -> Callable[[], Iterator[Interaction | Feedback]]:
-        """Each call gives what is new of a task's interactions and of all feedback since `began`, shipped or not."""
+    def follow(self, task: str, arms: Sequence[str], began: datetime) -> Callable[[], Iterator[Interaction | Feedback]]:
+        """Each call gives what is new of a task's arms and of all feedback since `began`, shipped or not."""
 
 
 class Recorder(Protocol):

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from noria.deployment import canary, trial
 from noria.deployment.evidence import Evidence
-from noria.deployment.slices import Trial, trial_of
+from noria.deployment.slices import CHALLENGER, CONTROL, Trial, trial_of
 from noria.errors import Conflict, Unavailable
 from noria.ports import Platform
 from noria.settings import TaskSettings
@@ -113,7 +113,9 @@ class Watcher:
 
 def follow(platform: Platform, name: str, running: Trial) -> Evidence:
     """The evidence of a trial, of which nothing was read yet."""
-    return Evidence(platform.traffic.follow(name, running.began), running, platform.settings.tasks[name])
+    return Evidence(
+        platform.traffic.follow(name, (CHALLENGER, CONTROL), running.began), running, platform.settings.tasks[name]
+    )
 
 
 def _late(here: _Followed, now: datetime) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -60,9 +60,9 @@ class TrafficLog:
         # Segments first: what a shipper moves away in between is then in the lake when that is searched.
         return self._in_segments(identity) or self._in_lake(identity)
 
-    def follow(self, task: str, began: datetime) -> Callable[[], Iterator[Interaction | Feedback]]:
-        """Each call gives what is new of a task's interactions and of all feedback since `began`, shipped or not."""
-        return Follower(self._segments, self._folder, task, began)
+    def follow(self, task: str, arms: Sequence[str], began: datetime) -> Callable[[], Iterator[Interaction | Feedback]]:
+        """Each call gives what is new of a task's arms and of all feedback since `began`, shipped or not."""
+        return Follower(self._segments, self._folder, task, arms, began)
 
     def _files(self) -> list[str]:
         return sorted(path.name for path in self._folder.glob(f"[!.]*{PARQUET}"))

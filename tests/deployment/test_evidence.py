@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -60,7 +60,7 @@ def test_what_was_paired_stays_and_reading_again_gives_the_same(seed: int, count
     notes = [
         said(each, float(choose.random() < 0.5), choose.uniform(0, 30)) for each in answers if choose.random() < 0.7
     ]
-    records = sorted((*answers, *notes), key=_due)
+    records: list[Record] = sorted([*answers, *notes], key=_due)
     log = Log()
     followed = Evidence(log, TRIAL, task())
     before: dict[str, list[tuple[float, float]]] = {}
@@ -77,7 +77,7 @@ def test_what_was_paired_stays_and_reading_again_gives_the_same(seed: int, count
     assert followed.seen == evidence([*answers, *notes]).seen
 
 
-def _due(record: Record) -> object:
+def _due(record: Record) -> datetime:
     return record.at if isinstance(record, Feedback) else record.at + timedelta(seconds=record.seconds)
 
 
@@ -96,7 +96,7 @@ def test_late_feedback_belongs_to_its_answer_and_the_first_word_counts() -> None
 def test_of_one_user_the_first_score_counts_and_of_conversations_where_these_stick() -> None:
     mine = [answered(number, True, user="ann") for number in range(5)]
     others = [answered(number, False) for number in range(5)]
-    records = [*mine, *others, *(said(each, 1) for each in (*mine, *others))]
+    records: list[Record] = [*mine, *others, *(said(each, 1) for each in (*mine, *others))]
     found = evidence(records)
     assert len(found.seen.pairs["feedback"]) == 1
     assert found.seen.requests == (5, 5)
@@ -137,7 +137,7 @@ def test_failures_and_times_count_but_not_what_says_nothing() -> None:
     nothing: list[dict[str, object]] = [
         {"status": 499}, {"status": 400}, {"served_by": "candidate:helpdesk@cccccccccccccccc"}, {"arm": "champion"},
     ]  # fmt: skip
-    found = evidence([*new, *old, *(answered(50, True, **each) for each in nothing)]).seen
+    found = evidence([*new, *old, *(answered(50, True).model_copy(update=each) for each in nothing)]).seen
     assert (found.requests, found.errors) == ((3, 3), (1, 0))
     assert found.p95_ms == (3000.0, 500.0)
     assert found.pairs["latency"] == [(0.75, 0.5), (0.0, 0.5)]
