@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from noria.deployment import canary, release
 from noria.deployment.fleet import Fleet
 from noria.deployment.slices import Trial, trial_of
 from noria.deployment.watcher import Watcher
-from noria.errors import Conflict, Invalid, NotFound
+from noria.errors import Conflict, Invalid, NotFound, Unavailable
 from noria.ports import Platform
 from noria.registry import lineage
 from noria.settings import load
@@ -26,6 +27,7 @@ from noria.stage import Work
 from noria.types import (
     Artifact,
     Candidate,
+    Cycle,
     Decision,
     Deployment,
     Feedback,
@@ -33,11 +35,12 @@ from noria.types import (
     Interval,
     Report,
     RowScore,
+    Run,
     Snapshot,
     new_id,
 )
 
-RELEASE = "canary = 0.1\ncontrol = 0.05\nmin_answers = 20\nbudget = 2000\ndays = 7"
+RELEASE = "canary = 0.1\ncontrol = 0.05\nmin_answers = 20\nbudget = 1200\ndays = 7"
 PAIRS = 400
 
 
@@ -93,8 +96,15 @@ def released(platform: Platform, candidate: Candidate, champion: Candidate, **mo
     (made / "report.json").write_text(report(candidate, champion, **more).model_dump_json())
     artifact = Artifact(ref=platform.lake.commit(made, "report", "helpdesk"), parents=(), run_key="3" * 16)
     name, task = platform.settings.task("helpdesk")
+    cycle = Cycle(id=new_id(platform.clock.now()), task=name, began=platform.clock.now())
+    platform.runs.save(cycle)
+    run = Run(
+        key=artifact.run_key, stage="report", task=name, cycle=cycle.id, output=artifact.ref, seconds=0.0, peak_mb=0.0,
+        at=cycle.began,
+    )  # fmt: skip
+    platform.runs.record(run, artifact)
     out = platform.lake.scratch("release")
-    work = Work(platform, name, task, new_id(platform.clock.now()), {"report": artifact}, None, out, Silent())
+    work = Work(platform, name, task, cycle.id, {"report": artifact}, None, out, Silent())
     return Decision.model_validate(release.work(work))
 
 
@@ -225,7 +235,7 @@ def test_what_stays_undecided_is_taken_back(
     platform: Platform, clock: FakeClock, champion: Candidate, challenger: Candidate, why: str
 ) -> None:
     released(platform, challenger, champion)
-    talk(platform, 1, 1, 1100 if why == "budget" else 30)
+    talk(platform, 1, 1, 620 if why == "budget" else 30)
     assert bool(watched(platform, clock)) == (why == "budget")
     assert bool(watched(platform, clock, 8 * 24 * 3600)) == (why == "days")
     now = live(platform)
@@ -319,6 +329,47 @@ def test_approval_by_a_person_comes_before_the_canary(folder: Path) -> None:
     assert decision.verdict == "inconclusive"
     assert f"noria canary start {new.ref}" in decision.because
     assert trial_of(live(platform)) is None
+
+
+def test_a_person_may_begin_a_canary_of_what_has_a_report(
+    platform: Platform, champion: Candidate, challenger: Candidate
+) -> None:
+    with pytest.raises(NotFound, match="no report knows"):
+        release.start(platform, "helpdesk", challenger.ref, "ann")
+    released(platform, challenger, champion)
+    with pytest.raises(Conflict, match="serves already"):
+        release.start(platform, "helpdesk", challenger.ref, "ann")
+    canary.stop(platform, "helpdesk", "ann", "not yet")
+    now = release.start(platform, "helpdesk", challenger.ref, "bob")
+    assert (now.challenger, now.held, now.decision.because) == (challenger, (), "canary begun by bob")
+
+
+class Away:
+    """A ledger that does not answer."""
+
+    def current(self, task: str) -> Deployment | None:
+        raise Unavailable("the ledger does not answer: gone")
+
+    def history(self, task: str, limit: int) -> list[Deployment]:
+        return []
+
+    def swap(self, new: Deployment) -> None:
+        pass
+
+
+def test_a_ledger_that_is_away_is_told_once_and_trials_wait(
+    platform: Platform, clock: FakeClock, champion: Candidate, challenger: Candidate
+) -> None:
+    released(platform, challenger, champion)
+    talk(platform, 1, 0)
+    clock.advance(3600)
+    lines: list[str] = []
+    watcher = Watcher(replace(platform, deployments=Away()), lines.append)
+    assert watcher.poll() == watcher.poll() == []
+    assert lines == ["the ledger does not answer: gone; trials wait"]
+    watcher.take(platform)
+    (made,) = watcher.poll()
+    assert made.champion == challenger
 
 
 def test_why_tells_what_brought_an_answer_about(

@@ -8,6 +8,9 @@ import typer
 
 from noria.apps.commands.options import HERE, AsJson, Candidate, Folder, Task, opened, person, reference
 
+FEW = 20
+"""Users of a slice below which hardly anything can be shown."""
+
 group = typer.Typer(
     no_args_is_help=True, help="Trials of a challenger on real traffic.\n\nExample: noria canary status"
 )
@@ -44,6 +47,11 @@ def show_trial(task: Task = None, as_json: AsJson = False, project: Folder = HER
         for metric, each in told["metrics"].items()
     ]
     show(None, False, table_of(["metric", "pairs", "challenger", "control"], rows))
+    if (few := min(each.get("users", FEW) for each in told["slices"].values())) < FEW:
+        typer.echo(
+            f"a slice has {few} users, whose first scores count; where callers send no user, or are few, set "
+            f'[tasks.{name}] sticky = "conversation"'
+        )
 
 
 @group.command("start")
