@@ -58,13 +58,13 @@ class Serving:
             self._publish(fleet.snapshot)
             self._screen.line("starting engines…")
             # What has come in since a trial began may take a while to read; the children are looked after meanwhile.
-            watching = threading.Thread(target=self._watch, name="trials")
+            watching = threading.Thread(target=self._watch, name="trials", daemon=True)
             watching.start()
             try:
                 self._loop(fleet, workers, control)
             finally:
                 self._stopping.set()
-                watching.join()
+                watching.join(LOOK)
                 workers.close()
                 fleet.close()
                 for name in ("up.json", "gateway.url"):

@@ -64,7 +64,7 @@ class ReleaseSettings(Table):
     it takes over at once."""
     control: Share = 0.0
     """Share of the traffic that stays with the previous champion afterwards, so that a slow decline shows."""
-    primary: str = "feedback"
+    primary: str = Field(default="feedback", pattern=r"^(feedback|light|error|latency|judge:[A-Za-z0-9_.-]+)$")
     """Metric on which the challenger must be better: feedback, light, error, latency or judge:NAME."""
     min_answers: int = Field(default=50, ge=2)
     """Pairs of answers before which nothing but a hard fault ends a trial."""

@@ -462,6 +462,7 @@ def test_the_command_line_tells_and_ends_trials(
         ("canary = 0.6", "two slices of 0.6"),
         ("canary = 0.3\n[tasks.helpdesk.arms.big]\nengine = 'local'\nshare = 0.5", "two slices of 0.3"),
         ("canary = 0.1\n[tasks.helpdesk.arms.control]\nengine = 'local'\nshare = 0.1", "cannot be called 'control'"),
+        ('canary = 0.1\nprimary = "feedbak"', "feedbak"),
         ("canry = 0.1", "did you mean 'canary'"),
     ],
 )
