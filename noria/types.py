@@ -197,7 +197,9 @@ class Decision(Record):
 class Deployment(Record):
     """What serves a task. `version` grows by one at each change and is what compare-and-set compares.
 
-    `held` lists candidate refs that a person took back or paused: no cycle may promote them.
+    `held` lists candidate refs that a person or a trial took back: no cycle may promote them. A trial is a share of
+    the traffic on which the challenger answers beside the control; once it is promoted there is no challenger, and the
+    champion is watched beside the control. `began` is when what is compared now began to be.
     """
 
     task: str
@@ -210,6 +212,10 @@ class Deployment(Record):
     at: datetime
     held: tuple[str, ...] = ()
     paused: bool = False
+    trial: str = ""
+    challenger: Candidate | None = None
+    control: Candidate | None = None
+    began: datetime | None = None
 
 
 class Interaction(Record):

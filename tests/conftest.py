@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("noria", deadline=None)
+settings.load_profile("noria")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -65,17 +65,15 @@ class GateSettings(Table):
 
 
 class ReleaseSettings(Table):
-    """tasks.NAME.release: how a promoted candidate takes over."""
+    """tasks.NAME.release: how a candidate that the gate lets pass takes over."""
 
     canary: Share = 0.0
-    """Share of the traffic on which a candidate that passed the gate has to prove itself; 0 promotes it at once."""
-    control: Share = 0.02
-    """Share that stays with the candidate before, once another is promoted, to see whether it still is better."""
-    max_p95_ms: float = Field(default=1000, gt=0)
-    max_errors: Share = 0.2
-    """A challenger that fails more often than this, and than twice the control, is taken back at once."""
-    primary: str = "feedback"
-    """What decides: feedback, light, or judge:NAME."""
+    """Share of the traffic on which it must prove itself first; as much goes to a fresh slice of the champion. With 0
+    it takes over at once."""
+    control: Share = 0.0
+    """Share of the traffic that stays with the previous champion afterwards, so that a slow decline shows."""
+    primary: str = Field(default="feedback", pattern=r"^(feedback|light|error|latency|judge:[A-Za-z0-9_.-]+)$")
+    """What decides: feedback, light, error, latency or judge:NAME."""
     goal: Literal["better", "not-worse"] = "better"
     margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.02
     """What the primary metric may lose at the most where the goal is not to be worse."""
@@ -83,8 +81,19 @@ class ReleaseSettings(Table):
         default_factory=lambda: {"error": 0.02, "latency": 0.05}
     )
     """What else may not be lost, and how much of it at the most; latency is in shares of max_p95_ms."""
-    budget: int = Field(default=4000, ge=10)
-    """Answers of the challenger after which an undecided trial ends and the champion stays."""
+    budget: int = Field(default=20_000, ge=10)
+    """Answers of the challenger after which an undecided canary ends and the champion stays."""
+    days: float = Field(default=14.0, gt=0.0)
+    """Longest time of a canary; undecided by then, the champion stays."""
+    max_errors: Share = 0.2
+    """A challenger that fails more often than this, and than twice the control, is taken back at once."""
+    max_p95_ms: float = Field(default=1000, gt=0)
+    """95th percentile of the time of an answer beyond which it is taken back at once."""
+
+    @property
+    def slice(self) -> float:
+        """Largest share that either of a trial's two slices ever has."""
+        return max(self.canary, self.control)
 
 
 class ArmSettings(Table):
@@ -173,6 +182,11 @@ class TaskSettings(Table):
             raise ValueError(
                 f"its arms have {answering:g} of the requests; the most is 1, and the champion has the rest"
             )
-        if "champion" in self.arms:
-            raise ValueError("an arm cannot be called 'champion': that is what noria has promoted")
+        if taken := sorted({"champion", "challenger", "control"} & self.arms.keys()):
+            raise ValueError(f"an arm cannot be called '{taken[0]}': that is one of noria's own")
+        if answering + 2 * self.release.slice > 1.0 + 1e-9:
+            raise ValueError(
+                f"its canary needs two slices of {self.release.slice:g}, its arms have {answering:g} of the requests; "
+                "the most is 1"
+            )
         return self
