@@ -1,5 +1,5 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench bench-gateway conformance soak clean
+.PHONY: install demo test check bench bench-gate bench-gateway conformance soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -36,13 +36,18 @@ test: install
 bench: install
 	$(BIN)/python benchmarks/startup.py
 
+# Simulated lives of a task: false promotions, false rollbacks, power, beside two simpler gates.
+bench-gate: install
+	$(BIN)/python benchmarks/gate.py
+
 # The gateway beside nginx, vllm-router, smg and LiteLLM; what is not there yet is installed first.
 bench-gateway: install
 	$(BIN)/python benchmarks/gateway/run.py --install-peers
 
-# Schemathesis against the data plane's own description, thoroughly.
+# What CI does a little of, thoroughly: Schemathesis against the data plane's own description, twenty times kill -9.
 conformance: install
-	$(BIN)/pytest tests/gateway/test_schemathesis.py --examples 300
+	$(BIN)/pytest tests/gateway/test_schemathesis.py tests/gateway/test_worker_killed.py tests/turn/test_killed.py \
+		--examples 300 --kills 20
 
 # Ten minutes at half of saturation: clients that vanish or dawdle, engines that die.
 soak: install

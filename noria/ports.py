@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -174,13 +174,9 @@ class Tracking(Protocol):
     """Where experiments are shown (MLflow)."""
 
     def log(
-        self,
-        experiment: str,
-        name: str,
-        run: Mapping[str, JsonValue],
-        curves: Mapping[str, Sequence[float]],
+        self, experiment: str, name: str, run: Mapping[str, JsonValue], curves: Mapping[str, Sequence[float]],
         files: Sequence[Path],
-    ) -> str:
+    ) -> str:  # fmt: skip
         """Store one run: parameters and measures, curves by step, files. Returns its id."""
 
 
@@ -215,6 +211,9 @@ class Traffic(Protocol):
 
     def interaction(self, identity: str) -> Interaction | None:
         """One interaction by its id, shipped or not."""
+
+    def follow(self, task: str, arms: Sequence[str], began: datetime) -> Callable[[], Iterator[Interaction | Feedback]]:
+        """Each call gives what is new of a task's arms and of all feedback since `began`, shipped or not."""
 
 
 class Recorder(Protocol):

@@ -124,7 +124,8 @@ class Candidate(Record):
 class Interval(Record):
     """A paired comparison on one metric: values before and after, the gain (after minus before) and its bounds.
 
-    `before_bounds` and `after_bounds` are intervals of the two values by themselves, at the same confidence.
+    `before_bounds` and `after_bounds` are intervals of the two values by themselves, at the same confidence; `error` is
+    the standard error of the gain, over so many `clusters` (conversations).
     """
 
     name: str
@@ -136,6 +137,8 @@ class Interval(Record):
     rows: int
     confidence: float = 0.95
     higher_is_better: bool = True
+    error: float | None = None
+    clusters: int = 0
     before_bounds: tuple[float, float] | None = None
     after_bounds: tuple[float, float] | None = None
 
@@ -194,7 +197,9 @@ class Decision(Record):
 class Deployment(Record):
     """What serves a task. `version` grows by one at each change and is what compare-and-set compares.
 
-    `held` lists candidate refs that a person took back or paused: no cycle may promote them.
+    `held` lists candidate refs that a person or a trial took back: no cycle may promote them. A trial is a share of
+    the traffic on which the challenger answers beside the control; once it is promoted there is no challenger, and the
+    champion is watched beside the control. `began` is when what is compared now began to be.
     """
 
     task: str
@@ -207,6 +212,10 @@ class Deployment(Record):
     at: datetime
     held: tuple[str, ...] = ()
     paused: bool = False
+    trial: str = ""
+    challenger: Candidate | None = None
+    control: Candidate | None = None
+    began: datetime | None = None
 
 
 class Interaction(Record):

@@ -11,16 +11,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("noria", deadline=None)
+settings.load_profile("noria")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--examples", type=int, default=10, help="requests that Schemathesis makes for each endpoint")
+    parser.addoption("--kills", type=int, default=6, help="processes that are killed in each test of kill -9")
 
 
 @pytest.fixture(scope="session")
 def examples(request: pytest.FixtureRequest) -> int:
     """How thoroughly to look, as the command line says."""
     found: int = request.config.getoption("--examples")
+    return found
+
+
+@pytest.fixture(scope="session")
+def kills(request: pytest.FixtureRequest) -> int:
+    """How often to kill, as the command line says."""
+    found: int = request.config.getoption("--kills")
     return found
 
 

@@ -20,12 +20,15 @@ from noria.apps import access, api, reload
 from noria.apps.screen import Screen
 from noria.apps.workers import Workers
 from noria.deployment.fleet import Fleet
+from noria.deployment.watcher import Watcher
 from noria.errors import Conflict, NoriaError, Unavailable
 from noria.ports import Platform
 from noria.types import Snapshot
 
 TICK = 0.25
 """Seconds between two looks at the ledger and the children."""
+LOOK = 2.0
+"""Seconds between two looks at the trials."""
 
 
 class Serving:
@@ -40,6 +43,7 @@ class Serving:
         self._stopping = threading.Event()
         self._reloading = threading.Event()
         self._count = workers or platform.settings.gateway.workers
+        self._watcher = Watcher(platform, screen.line)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; raises Conflict when this project is up already or a port is taken."""
@@ -53,9 +57,14 @@ class Serving:
             (self._state / "snapshot.json").unlink(missing_ok=True)
             self._publish(fleet.snapshot)
             self._screen.line("starting engines…")
+            # What has come in since a trial began may take a while to read; the children are looked after meanwhile.
+            watching = threading.Thread(target=self._watch, name="trials", daemon=True)
+            watching.start()
             try:
                 self._loop(fleet, workers, control)
             finally:
+                self._stopping.set()
+                watching.join(LOOK)
                 workers.close()
                 fleet.close()
                 for name in ("up.json", "gateway.url"):
@@ -77,6 +86,16 @@ class Serving:
                 announced = True
             self._stopping.wait(TICK)
 
+    def _watch(self) -> None:
+        told = ""
+        while not self._stopping.wait(LOOK):
+            try:
+                self._watcher.poll()
+            except (NoriaError, OSError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    self._screen.line(f"the trials could not be looked at: {error}")
+
     def _workers(self) -> Workers:
         host, port = _split(self._platform.settings.runtime.listen)
         try:
@@ -92,6 +111,7 @@ class Serving:
         try:
             fresh = reload.platform(self._platform)
             fleet.take(fresh)
+            self._watcher.take(fresh)
         except NoriaError as error:
             self._screen.line(f"{error.where or 'noria.toml'}: {error.fact}; what was in use before stays in use")
             return

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from noria.cycle import Turn
+from noria.deployment import risk
+from noria.deployment.slices import trial_of
+from noria.deployment.watcher import follow
 from noria.evaluation.lights import Calibrated
 from noria.ports import Platform
 from noria.stats.conformal import Certified
@@ -59,7 +63,8 @@ def status(platform: Platform) -> dict[str, Any]:
     return {
         "project": platform.settings.project.name,
         "tasks": {
-            name: _live(platform.deployments.current(name)) | {"engine": task.engine, "base": task.base}
+            name: _live(platform.deployments.current(name))
+            | {"engine": task.engine, "base": task.base, "risk": _risk(platform, name, task.gate.risk)}
             for name, task in platform.settings.tasks.items()
         },
         "cycles": [
@@ -89,9 +94,66 @@ def lights_of(found: Calibrated) -> list[str]:
     return [found.served_by, str(found.labels), str(found.wrong), *green, *red]
 
 
+def _risk(platform: Platform, name: str, whole: float) -> dict[str, Any]:
+    """The task's error budgets: what is left of them, and the level that the next decision would have."""
+    promoted, taken_back = risk.promotions(platform, name), risk.rollbacks(platform, name)
+    return {
+        "budget": whole,
+        "left": round(risk.left(whole, promoted), 6),
+        "next_level": round(risk.level(whole, promoted, ""), 6),
+        "decisions": len(promoted),
+        "rollbacks_left": round(risk.left(whole, taken_back), 6),
+    }
+
+
+def trial(live: Deployment | None) -> dict[str, Any] | None:
+    """The trial that a deployment is in, as JSON."""
+    running = trial_of(live)
+    if running is None:
+        return None
+    return {
+        "id": running.id,
+        "phase": "canary" if running.canary else "watch",
+        "began": running.began.isoformat(timespec="seconds"),
+        "challenger": str(running.challenger.ref),
+        "control": str(running.control.ref),
+    }
+
+
+def evidence(platform: Platform, name: str) -> dict[str, Any]:
+    """What a task's trial has shown so far, read from its traffic."""
+    live = platform.deployments.current(name)
+    told: dict[str, Any] = {"task": name, "trial": trial(live), "because": live.decision.because if live else ""}
+    if (running := trial_of(live)) is not None:
+        seen = follow(platform, name, running)
+        seen.read(platform.clock.now())
+        told |= seen.told()
+    return told
+
+
+def released(live: Deployment) -> dict[str, Any]:
+    """One release as JSON."""
+    champion = str(live.champion.ref) if live.champion else None
+    decision = live.decision
+    return {
+        "task": live.task, "version": live.version, "champion": champion, "verdict": decision.verdict,
+        "because": decision.because, "trial": trial(live), "held": list(live.held),
+    }  # fmt: skip
+
+
+def standing(task: Mapping[str, Any]) -> str:
+    """What of a task's release is under way, in few words, from what `status` tells."""
+    words = ["on hold"] if task["paused"] else []
+    if task["trial"] is not None:
+        words.append("canary runs" if task["trial"]["phase"] == "canary" else "watched")
+    return ", ".join(words)
+
+
 def _live(live: Deployment | None) -> dict[str, Any]:
     if live is None:
-        return {"champion": None, "version": 0, "previous": None, "held": [], "paused": False, "because": ""}
+        return {
+            "champion": None, "version": 0, "previous": None, "held": [], "paused": False, "because": "", "trial": None,
+        }  # fmt: skip
     return {
         "champion": str(live.champion.ref) if live.champion else None,
         "adapter": str(live.champion.adapter) if live.champion and live.champion.adapter else None,
@@ -102,4 +164,5 @@ def _live(live: Deployment | None) -> dict[str, Any]:
         "because": live.decision.because,
         "held": list(live.held),
         "paused": live.paused,
+        "trial": trial(live),
     }

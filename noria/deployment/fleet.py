@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from noria import prompts
-from noria.deployment import lights
+from noria.deployment import lights, slices
 from noria.deployment.replicas import Replicas, each_of
+from noria.deployment.slices import Trial, trial_of
 from noria.deployment.supervise import Backoff
 from noria.errors import NoriaError, Unavailable
 from noria.ports import Engine, Platform
 from noria.settings import ArmSettings, EngineSettings, TaskSettings
-from noria.types import Arm, Candidate, KeyGrant, Ref, Route, Snapshot
+from noria.types import Arm, Candidate, Deployment, KeyGrant, Ref, Route, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,20 @@ class Draining:
 
     engine: Engine
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to serve a task: the champion, and the two candidates of a trial where one runs."""
+
+    champion: Candidate
+    trial: Trial | None = None
+
+    @property
+    def adapters(self) -> frozenset[Ref]:
+        """All that must be loaded for it."""
+        tried = (self.trial.challenger, self.trial.control) if self.trial else ()
+        return frozenset(each.adapter for each in (self.champion, *tried) if each.adapter is not None)
 
 
 class Fleet:
@@ -63,7 +78,7 @@ class Fleet:
         self._monotonic = monotonic
         self._running: dict[str, Replicas] = {}
         self._bases: dict[str, tuple[EngineSettings, Ref, str]] = {}
-        self._champions: dict[str, Candidate | None] = {}
+        self._live: dict[str, Deployment | None] = {}
         self._keys: dict[str, KeyGrant] = {}
         self._lights: dict[str, JsonValue] = {}
         self._asked = False
@@ -86,10 +101,8 @@ class Fleet:
         for engine in sorted(self._running.keys() - self._engines()):
             self._drain(self._running.pop(engine))
         for engine in sorted(self._engines()):
-            adapters = frozenset(
-                each.adapter for each in wanted.values() if each.engine == engine and each.adapter is not None
-            )
-            self._keep(engine, adapters)
+            here = (each.adapters for each in wanted.values() if each.champion.engine == engine)
+            self._keep(engine, frozenset[Ref]().union(*here))
         self._announce(wanted)
         self._let_go()
 
@@ -115,10 +128,7 @@ class Fleet:
 
     def _ask_ledger(self) -> None:
         try:
-            champions = {
-                name: live.champion if (live := self._platform.deployments.current(name)) else None
-                for name in self._platform.settings.tasks
-            }
+            live = {name: self._platform.deployments.current(name) for name in self._platform.settings.tasks}
             keys = {
                 key.sha256: KeyGrant(id=key.id, name=key.name, role=key.role, models=key.models, limits=key.limits)
                 for key in self._platform.keys.all()
@@ -135,7 +145,7 @@ class Fleet:
         if self._fault:
             self._fault = ""
             self._report("the ledger is back")
-        self._champions, self._keys, self._asked = champions, keys, True
+        self._live, self._keys, self._asked = live, keys, True
         self._lights = thresholds
 
     def _base(self, engine: str) -> tuple[Ref, str] | None:
@@ -161,7 +171,7 @@ class Fleet:
     def _waits(self, engine: str) -> bool:
         return self._monotonic() < self._failed.get(engine, Failed(0, 0.0)).due
 
-    def _wanted(self, name: str, task: TaskSettings) -> Candidate | None:
+    def _wanted(self, name: str, task: TaskSettings) -> Wanted | None:
         """What is to serve a task; None as long as its engine's base model is not known."""
         if task.engine not in self._bases and self._waits(task.engine):
             return None
@@ -173,12 +183,19 @@ class Fleet:
             task=name, base=base, adapter=None, engine=task.engine, quantization=quantization,
             prompt=prompts.definition(task.system),
         )  # fmt: skip
-        champion = self._champions.get(name)
-        if champion is None:
-            return plain
-        missing = [ref for ref in (champion.adapter, champion.index) if ref and not self._platform.lake.has(ref)]
-        fits = champion.base == base and champion.engine == task.engine and champion.prompt == plain.prompt
-        return champion if fits and not missing else plain
+        live = self._live.get(name)
+        champion = live.champion if live and live.champion and self._fits(live.champion, plain) else plain
+        trial = trial_of(live)
+        if trial is None or trial.share(task.release) == 0:
+            return Wanted(champion)
+        both = self._fits(trial.challenger, plain) and self._fits(trial.control, plain)
+        return Wanted(champion, trial if both else None)
+
+    def _fits(self, candidate: Candidate, plain: Candidate) -> bool:
+        """Whether a candidate can serve: made for the present base, engine and prompt, and all of it is there."""
+        missing = [ref for ref in (candidate.adapter, candidate.index) if ref and not self._platform.lake.has(ref)]
+        made_for = candidate.base, candidate.engine, candidate.prompt
+        return made_for == (plain.base, plain.engine, plain.prompt) and not missing
 
     def _keep(self, name: str, adapters: frozenset[Ref]) -> None:
         settings = self._platform.settings.engines[name]
@@ -220,7 +237,7 @@ class Fleet:
     def _drain(self, replicas: Replicas) -> None:
         self._draining += [Draining(engine, self._snapshot.version + 1) for engine in replicas.children]
 
-    def _announce(self, wanted: dict[str, Candidate]) -> None:
+    def _announce(self, wanted: dict[str, Wanted]) -> None:
         tasks = self._platform.settings.tasks
         routes = {name: route for name in tasks if (route := self._route(name, wanted.get(name))) is not None}
         new = Snapshot(
@@ -251,7 +268,7 @@ class Fleet:
             price=(price.prompt, price.completion),
         )
 
-    def _route(self, name: str, wanted: Candidate | None) -> Route | None:
+    def _route(self, name: str, wanted: Wanted | None) -> Route | None:
         """A task's route; the one that it has already, as long as what is wanted is not ready."""
         task = self._platform.settings.tasks[name]
         running = self._running.get(task.engine)
@@ -259,22 +276,28 @@ class Fleet:
             wanted is None
             or running is None
             or running.settings != self._platform.settings.engines[task.engine]
-            or (wanted.adapter is not None and wanted.adapter not in running.adapters)
+            or not wanted.adapters <= running.adapters
         ):
             return self._snapshot.routes.get(name)
-        index = self._platform.lake.path(wanted.index) / "index" if wanted.index and task.context else None
-        champion = self._arm(task.engine, running, wanted.adapter, str(wanted.ref))
         others = [self._other(arm, each) for arm, each in task.arms.items()]
         rest = max(0.0, 1.0 - sum(arm.share for arm in task.arms.values() if not arm.shadow))
         spare = [self._other("fallback", ArmSettings(engine=each, share=0.0)) for each in task.fallback]
+        champion = self._serving(running, task, wanted.champion).model_copy(update={"share": rest})
+        own: tuple[Arm, ...] = (champion,)
+        if (trial := wanted.trial) is not None:
+            challenger, control = (self._serving(running, task, each) for each in (trial.challenger, trial.control))
+            own = slices.arms(champion, challenger, control, trial, task.release)
         return Route(
-            arms=(
-                champion.model_copy(update={"index": str(index) if index else None, "share": rest}),
-                *(arm for arm in others if arm is not None),
-            ),
+            arms=(*own, *(arm for arm in others if arm is not None)),
             fallbacks=tuple(arm for arm in spare if arm is not None),
             task=lights.told(task, self._lights.get(name)),
         )
+
+    def _serving(self, running: Replicas, task: TaskSettings, candidate: Candidate) -> Arm:
+        """The arm of a candidate whose adapter is loaded."""
+        index = self._platform.lake.path(candidate.index) / "index" if candidate.index and task.context else None
+        arm = self._arm(task.engine, running, candidate.adapter, str(candidate.ref))
+        return arm.model_copy(update={"index": str(index) if index else None})
 
     def _other(self, name: str, wanted: ArmSettings) -> Arm | None:
         """Another engine's base model, where that engine runs."""

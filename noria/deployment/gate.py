@@ -1,46 +1,148 @@
-"""The gate: a pure function from a report to promote, refuse or inconclusive."""
+"""The offline gate: a pure function from a report to promote, refuse or inconclusive."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pydantic import JsonValue
 
 from noria.settings import GateSettings
-from noria.types import Decision, Interval, Report, Verdict
+from noria.stats.bounds import lower, rows_to_decide
+from noria.types import Decision, Interval, Report, Scored, Verdict
 
 PARITY = 0.95
 """Least share of sampled prefixes on which trainer and engine must agree on the next token."""
 
 
-def decide(report: Report, gate: GateSettings) -> Decision:
-    """Promote only what is better on the task and not worse on any slice, as far as the rows can tell.
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Something that must be shown: that a gain, in the better direction, lies above `null` at the gate's level."""
 
-    Better: the lower bound of the paired gain over all rows of the task is above 0. Not worse: on every slice the
-    lower bound is above minus its margin. A slice of fewer than `min_rows` rows is told in the evidence and not judged.
+    what: str
+    interval: Interval
+    null: float
+    level: float
+
+    @property
+    def gain(self) -> float:
+        """More is better."""
+        return self.interval.gain if self.interval.higher_is_better else -self.interval.gain
+
+    @property
+    def floor(self) -> float:
+        """What the gain certainly is above, at the level."""
+        each = self.interval
+        if each.error is None:
+            return each.low if each.higher_is_better else -each.high
+        return lower(self.gain, each.error, each.clusters, self.level)
+
+    @property
+    def shown(self) -> bool:
+        """Whether the rows show it."""
+        return self.floor > self.null
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the rows speak against it: the gain as it was measured is not above what has to be shown."""
+        return self.gain <= self.null
+
+    def told(self) -> dict[str, JsonValue]:
+        """As JSON; `certifies` is the smallest margin that these rows could certify, 0 where they show a gain."""
+        each = self.interval
+        more = rows_to_decide(self.gain - self.null, each.error or 0.0, each.clusters, each.rows, self.level)
+        floor = round(self.floor, 6) if math.isfinite(self.floor) else None
+        return {
+            "gain": self.gain, "null": self.null, "floor": floor, "rows": each.rows, "shown": self.shown,
+            "certifies": None if floor is None else max(0.0, -floor), "rows_to_decide": None if self.shown else more,
+        }  # fmt: skip
+
+
+def decide(report: Report, gate: GateSettings, level: float, required: Mapping[str, Scored] | None = None) -> Decision:
+    """Promote only what reaches the goal and is not worse elsewhere, as far as the rows can tell.
+
+    Everything that has to be shown is shown at `level`, each for itself: all of it together is then wrong with a chance
+    of `level` at most (an intersection-union test; Berger, "Multiparameter Hypothesis Testing and Acceptance Sampling",
+    1982). A slice of fewer than `min_rows` rows is told in the evidence and not judged.
+
+    Args:
+        report: of candidate and champion on the same sealed rows.
+        gate: the task's rule.
+        level: the share of the task's error budget that this decision may spend (`noria.stats.budget`).
+        required: what outside harnesses found of the candidate, by name.
     """
-    overall = report.intervals.get("all", {}).get(gate.metric)
+    overall = report.intervals.get("all", {})
+    mine = overall.get(gate.metric)
     if fault := _not_servable(report):
-        return _decision("refuse", fault, report, gate)
-    if overall is None or overall.rows < gate.min_rows:
-        rows = overall.rows if overall else 0
-        return _decision("inconclusive", f"{rows} sealed rows are fewer than min_rows = {gate.min_rows}", report, gate)
-    if overall.high < 0:
-        return _decision("refuse", f"worse: {_told(overall)}", report, gate)
-    slices = _judged(report, gate)
-    margins = {name: gate.margins.get(name, gate.margin) for name in slices}
-    lost = {name: each for name, each in slices.items() if each.gain <= -margins[name]}
-    if lost:
-        name, each = min(lost.items(), key=lambda item: item[1].gain)
-        return _decision(
-            "refuse", f"loses more than the margin {margins[name]:g} on '{name}': {_told(each)}", report, gate
-        )
-    if overall.low <= 0:
-        return _decision("inconclusive", f"no certain gain: {_told(overall)}", report, gate)
-    unsure = {name: each for name, each in slices.items() if each.low <= -margins[name]}
-    if unsure:
-        name, each = min(unsure.items(), key=lambda item: item[1].low)
-        fact = f"'{name}' cannot be certified within the margin {margins[name]:g}: {_told(each)}"
-        return _decision("inconclusive", fact, report, gate)
-    return _decision("promote", f"better: {_told(overall)}", report, gate)
+        return _decision("refuse", fault, report, gate, level, [])
+    if mine is None or mine.rows < gate.min_rows:
+        rows = mine.rows if mine else 0
+        because = f"{rows} sealed rows are fewer than min_rows = {gate.min_rows}"
+        return _decision("inconclusive", because, report, gate, level, [])
+    goals, guards = _goals(report, gate, level), _guards(report, gate, level)
+    verdict, because = _judged(goals, guards)
+    if verdict == "promote" and (lacking := _lacking(gate, required or {})):
+        verdict, because = lacking
+    return _decision(verdict, because, report, gate, level, [*goals, *guards])
+
+
+def _judged(goals: list[Claim], guards: list[Claim]) -> tuple[Verdict, str]:
+    main = goals[0]
+    worse = Claim(main.what, main.interval, 0.0, main.level)
+    if worse.refuted and _certainly_lost(main):
+        return "refuse", f"worse: {_told(main)}"
+    if lost := [each for each in guards if each.refuted]:
+        first = min(lost, key=lambda each: each.gain - each.null)
+        return "refuse", f"loses more than the margin {-first.null:g} on {first.what}: {_told(first)}"
+    if open_ := [each for each in goals if not each.shown]:
+        return "inconclusive", f"no certain {_aim(open_[0])}: {_told(open_[0])}{_more(open_[0])}"
+    if unsure := [each for each in guards if not each.shown]:
+        first = min(unsure, key=lambda each: each.floor - each.null)
+        fact = f"{first.what} cannot be certified within the margin {-first.null:g}: {_told(first)}"
+        return "inconclusive", f"{fact}{_more(first)}"
+    return "promote", f"{'better' if main.null == 0 else 'not worse'}: {_told(main)}"
+
+
+def _goals(report: Report, gate: GateSettings, level: float) -> list[Claim]:
+    overall = report.intervals["all"]
+    mine = overall[gate.metric]
+    if gate.goal == "better":
+        return [Claim(f"'{gate.metric}'", mine, 0.0, level)]
+    goals = [Claim(f"'{gate.metric}'", mine, -gate.margin, level)]
+    if gate.goal == "cheaper" and gate.cost in overall:
+        goals.append(Claim(f"'{gate.cost}'", overall[gate.cost], 0.0, level))
+    return goals
+
+
+def _guards(report: Report, gate: GateSettings, level: float) -> list[Claim]:
+    overall = report.intervals["all"]
+    slices = [
+        Claim(f"'{name}'", each[gate.metric], -gate.margins.get(name, gate.margin), level)
+        for name, each in report.intervals.items()
+        if name != "all" and gate.metric in each and each[gate.metric].rows >= gate.min_rows
+    ]
+    return slices + [
+        Claim(f"'{name}'", overall[name], -margin, level) for name, margin in gate.guards.items() if name in overall
+    ]
+
+
+def _lacking(gate: GateSettings, required: Mapping[str, Scored]) -> tuple[Verdict, str] | None:
+    """What an outside harness has not shown, if anything."""
+    for name, least in gate.requires.items():
+        found = required.get(name)
+        if found is None:
+            harness = name.partition(".")[0]
+            return (
+                "inconclusive",
+                f"the gate requires '{name}', which nobody has measured: noria evaluate harness {harness}",
+            )
+        reached = found.low >= least if found.higher_is_better else found.high <= least
+        missed = found.high < least if found.higher_is_better else found.low > least
+        if not reached:
+            told = f"'{name}' is {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], {least:g} is required"
+            return ("refuse" if missed else "inconclusive"), told
+    return None
 
 
 def _not_servable(report: Report) -> str | None:
@@ -54,34 +156,44 @@ def _not_servable(report: Report) -> str | None:
     return None
 
 
-def _judged(report: Report, gate: GateSettings) -> dict[str, Interval]:
-    found = {name: each[gate.metric] for name, each in report.intervals.items() if name != "all"}
-    return {name: each for name, each in found.items() if each.rows >= gate.min_rows}
+def _certainly_lost(claim: Claim) -> bool:
+    each = claim.interval
+    return (each.high if each.higher_is_better else -each.low) < 0
 
 
-def _told(each: Interval) -> str:
+def _aim(claim: Claim) -> str:
+    return "gain" if claim.null == 0 else f"safety from losing {-claim.null:g}"
+
+
+def _more(claim: Claim) -> str:
+    more = claim.told()["rows_to_decide"]
+    return f"; about {more} rows would decide" if more is not None else ""
+
+
+def _told(claim: Claim) -> str:
+    each = claim.interval
     return (
         f"{each.name} {each.before:.3f} -> {each.after:.3f}, gain {each.gain:+.3f} "
         f"[{each.low:+.3f}, {each.high:+.3f}] at {each.confidence:.0%}, {each.rows} rows"
     )
 
 
-def _decision(verdict: Verdict, because: str, report: Report, gate: GateSettings) -> Decision:
-    judged = _judged(report, gate)
+def _decision(
+    verdict: Verdict, because: str, report: Report, gate: GateSettings, level: float, claims: list[Claim]
+) -> Decision:
+    judged = {claim.what.strip("'") for claim in claims}
     slices: dict[str, JsonValue] = {
         name: {**each[gate.metric].model_dump(mode="json"), "judged": name == "all" or name in judged}
         for name, each in report.intervals.items()
+        if gate.metric in each
     }
     checks: dict[str, JsonValue] = {**report.checks}
     return Decision(
         verdict=verdict,
         because=because,
         evidence={
-            "metric": gate.metric,
-            "margin": gate.margin,
-            "margins": {**gate.margins},
-            "risk": gate.risk,
-            "slices": slices,
-            "checks": checks,
+            "metric": gate.metric, "goal": gate.goal, "margin": gate.margin, "margins": {**gate.margins},
+            "guards": {**gate.guards}, "requires": {**gate.requires}, "risk": gate.risk, "level": level,
+            "claims": {claim.what.strip("'"): claim.told() for claim in claims}, "slices": slices, "checks": checks,
         },
-    )
+    )  # fmt: skip

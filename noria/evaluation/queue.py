@@ -183,7 +183,13 @@ def alone(platform: Platform, name: str) -> Iterator[None]:
 
 def _shadow(each: Interaction, task: TaskSettings) -> bool:
     """Whether this is a shadow's copy; what a client calls so itself was answered by an arm that answers clients."""
-    answering = {"champion", "fallback", *(arm for arm, rules in task.arms.items() if not rules.shadow)}
+    answering = {
+        "champion",
+        "challenger",
+        "control",
+        "fallback",
+        *(arm for arm, rules in task.arms.items() if not rules.shadow),
+    }
     return SHADOW_OF in each.request and each.arm not in answering
 
 

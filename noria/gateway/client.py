@@ -220,7 +220,11 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._reply: asyncio.Future[Reply] | None = None
+        """Done with the answer, or with its head; None once it is, so that an idle connection holds no answer."""
         self._sink: Callable[[bytes], bool] | None = None
+        # httptools has no types.
+        self._parser: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio.Protocol."""
@@ -232,20 +236,20 @@ class Connection(asyncio.Protocol):
         """Send a request and wait for its answer: the head of it with `stream`, else all of it."""
         if self._transport.is_closing():
             raise UpstreamError("the connection is closed")
-        # httptools has no types.
-        self._parser: Any = httptools.HttpResponseParser(self)
+        self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
         self._size = 0
         self._stream, self.busy = stream, True
         self.complete = self._paused = self._seen = self._headers_done = self._left = False
-        self._reply: asyncio.Future[Reply] = self._loop.create_future()
+        reply: asyncio.Future[Reply] = self._loop.create_future()
+        self._reply = reply
         self._active = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(self._pool.limits.shortest, self._check_time)
         self._transport.writelines((head, body))
         try:
-            return await self._reply
+            return await reply
         except asyncio.CancelledError:
             self.abort()
             raise
@@ -335,14 +339,13 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Of asyncio.Protocol."""
         self._pool.forget(self)
-        if not self.busy:
-            self._stop_timer()
-            return
-        if error is None and self._headers_done and not self.complete and self._ends_with_connection():
+        if self.busy and error is None and self._headers_done and not self.complete and self._ends_with_connection():
             self._finish()
         self._stop_timer()
-        if not self.complete:
+        if self.busy and not self.complete:
             self._fail("the connection was lost")
+        # They refer to each other.
+        self._parser = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Of httptools."""
@@ -353,8 +356,8 @@ class Connection(asyncio.Protocol):
         if self._parser.get_status_code() < 200:
             return
         self._headers_done = True
-        if self._stream and not self._reply.done():
-            self._reply.set_result(Reply(self._parser.get_status_code(), self._headers, None, self))
+        if self._stream:
+            self._answer(Reply(self._parser.get_status_code(), self._headers, None, self))
 
     def on_body(self, piece: bytes) -> None:
         """Of httptools."""
@@ -377,11 +380,17 @@ class Connection(asyncio.Protocol):
             self._release()
         elif self._stream:
             self._wake()
-        elif not self._reply.done():
+        else:
             # The reply is put together before the connection can carry another request.
             reply = Reply(self._parser.get_status_code(), self._headers, b"".join(self._parts), self)
+            self._parts = []
             self._release()
-            self._reply.set_result(reply)
+            self._answer(reply)
+
+    def _answer(self, reply: Reply) -> None:
+        waiting, self._reply = self._reply, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
 
     def _release(self) -> None:
         if not self.busy:
@@ -389,7 +398,7 @@ class Connection(asyncio.Protocol):
         self.busy = False
         if self._left:
             self._stop_timer()
-        if self._parser.should_keep_alive() and not self._transport.is_closing():
+        if not self._transport.is_closing() and self._parser.should_keep_alive():
             self._pool.give_back(self)
         else:
             self._transport.close()
@@ -401,7 +410,7 @@ class Connection(asyncio.Protocol):
     def _fail(self, message: str, *, slow: bool = False) -> None:
         fault = UpstreamError(message, answered=self.busy and self._seen, slow=slow)
         self.lost = fault
-        if self.busy and not self._reply.done():
+        if self.busy and self._reply is not None and not self._reply.done():
             self._reply.set_exception(fault)
             self.busy = False
         self._stop_timer()

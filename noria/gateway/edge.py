@@ -120,8 +120,8 @@ class Edge(asyncio.Protocol):
         if self._running is not None:
             self._running.leave()
         self._make_room()
-        # They refer to each other.
-        self._parser = None
+        # They refer to this object: kept here, they would wait for the garbage collector.
+        self._parser = self._running = self._receiving = None
 
     def pause_writing(self) -> None:
         """Of asyncio.Protocol."""
@@ -327,8 +327,10 @@ class Cycle:
 
         What it raises ends in the loop's log.
         """
+        # It refers to this object: kept here, each request would wait for the garbage collector.
+        scope, self.scope = self.scope, {}
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         finally:
             if self.task is not None:
                 self._edge.ended(self.task)

@@ -47,6 +47,7 @@ class Caller(Protocol):
 
 INTERNAL = b'{"error":{"message":"the gateway failed","type":"internal_error","param":null,"code":"internal_error"}}'
 NESTING = 200
+SHORT_BYTES = 4096
 JSON: Header = (b"content-type", b"application/json")
 
 
@@ -113,7 +114,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     """A request's body as a JSON object; raises Invalid."""
     try:
         found = orjson.loads(body)
-        if body.count(b"[") + body.count(b"{") > NESTING:
+        if _may_be_deep(body):
             # orjson reads four times as deep as it writes, and what cannot be written cannot be passed on or logged.
             orjson.dumps([[[[found]]]])
     except orjson.JSONDecodeError as error:
@@ -123,6 +124,20 @@ def read_object(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Invalid("the body is JSON, but not an object", 'send {"model": …, "messages": […]}')
     return found
+
+
+def _may_be_deep(body: bytes) -> bool:
+    """Whether there are more brackets than levels are allowed."""
+    if len(body) < SHORT_BYTES:
+        return body.count(b"[") + body.count(b"{") > NESTING
+    # To find is vectorised, to count is not: in a long text of few brackets that is thirty times as fast.
+    left = NESTING
+    for bracket in (b"[", b"{"):
+        at = body.find(bracket)
+        while at >= 0 and left >= 0:
+            left -= 1
+            at = body.find(bracket, at + 1)
+    return left < 0
 
 
 async def answer(send: Send, status: int, body: bytes, headers: Sequence[Header] = (JSON,)) -> None:

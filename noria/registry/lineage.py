@@ -48,6 +48,7 @@ def explain(platform: Platform, identity: str, limit: int = 5) -> dict[str, Any]
             "question": _question(told),
             "text": told.answer,
             "context": told.context,
+            "arm": told.arm,
         },
         "served_by": told.served_by,
         "decision": release.decision.model_dump(mode="json") if release else None,
@@ -73,11 +74,23 @@ def ancestors(platform: Platform, ref: Ref) -> Iterator[Artifact]:
 
 
 def _release(platform: Platform, told: Interaction) -> tuple[Deployment | None, Candidate | None]:
-    for release in platform.deployments.history(told.task, HISTORY):
-        champion = release.champion if release.decision.verdict == "promote" else None
-        if champion is not None and str(champion.ref) == told.served_by:
-            return release, champion
-    return None, None
+    """The release that brought what answered to where it answered: as a champion, or as a challenger on trial.
+
+    That is the latest one before the answer; the earliest one where clocks disagree.
+    """
+    found: tuple[Deployment | None, Candidate | None] = None, None
+    releases = platform.deployments.history(told.task, HISTORY)
+    for release, before in zip(releases, [*releases[1:], None], strict=True):
+        for mine, former in (
+            (release.champion, before.champion if before else None),
+            (release.challenger, before.challenger if before else None),
+        ):
+            new = mine is not None and mine != former and release.decision.verdict == "promote"
+            if new and mine is not None and str(mine.ref) == told.served_by:
+                found = release, mine
+                if release.at <= told.at:
+                    return found
+    return found
 
 
 def _report(platform: Platform, release: Deployment | None) -> str | None:

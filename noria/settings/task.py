@@ -48,21 +48,53 @@ class GateSettings(Table):
     """tasks.NAME.gate: when a candidate may replace the champion."""
 
     metric: str = "token_f1"
+    goal: Literal["better", "not-worse", "cheaper"] = "better"
+    """What has to be shown of the metric; `cheaper` is not worse while `cost` is certainly lower."""
+    cost: str = "latency"
     margin: Share = 0.02
-    """What a guarded slice may lose at the most, at the stated confidence."""
+    """What a guarded slice may lose at the most, and the metric where the goal is not to be better."""
     margins: dict[Name, Share] = Field(default_factory=dict)
     """Slices with a margin of their own, such as small ones whose score is noisy."""
+    guards: dict[str, Annotated[float, Field(ge=0.0)]] = Field(default_factory=dict)
+    """Other metrics that may not get worse by more than this, each in its own unit."""
+    requires: dict[str, float] = Field(default_factory=dict)
+    """Results of outside harnesses, such as "lm-eval.TASK.METRIC", and what they must reach with certainty."""
     risk: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    """Chance that the task, in all its life, ever promotes what does not reach the goal or loses more than a margin."""
     approval: Literal["auto", "human"] = "auto"
     min_rows: int = Field(default=10, ge=2)
 
 
 class ReleaseSettings(Table):
-    """tasks.NAME.release: how a promoted candidate takes over."""
+    """tasks.NAME.release: how a candidate that the gate lets pass takes over."""
 
-    canary: Share = 0.05
-    control: Share = 0.02
+    canary: Share = 0.0
+    """Share of the traffic on which it must prove itself first; as much goes to a fresh slice of the champion. With 0
+    it takes over at once."""
+    control: Share = 0.0
+    """Share of the traffic that stays with the previous champion afterwards, so that a slow decline shows."""
+    primary: str = Field(default="feedback", pattern=r"^(feedback|light|error|latency|judge:[A-Za-z0-9_.-]+)$")
+    """What decides: feedback, light, error, latency or judge:NAME."""
+    goal: Literal["better", "not-worse"] = "better"
+    margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.02
+    """What the primary metric may lose at the most where the goal is not to be worse."""
+    guards: dict[str, Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(
+        default_factory=lambda: {"error": 0.02, "latency": 0.05}
+    )
+    """What else may not be lost, and how much of it at the most; latency is in shares of max_p95_ms."""
+    budget: int = Field(default=20_000, ge=10)
+    """Answers of the challenger after which an undecided canary ends and the champion stays."""
+    days: float = Field(default=14.0, gt=0.0)
+    """Longest time of a canary; undecided by then, the champion stays."""
+    max_errors: Share = 0.2
+    """A challenger that fails more often than this, and than twice the control, is taken back at once."""
     max_p95_ms: float = Field(default=1000, gt=0)
+    """95th percentile of the time of an answer beyond which it is taken back at once."""
+
+    @property
+    def slice(self) -> float:
+        """Largest share that either of a trial's two slices ever has."""
+        return max(self.canary, self.control)
 
 
 class ArmSettings(Table):
@@ -152,6 +184,11 @@ class TaskSettings(Table):
             raise ValueError(
                 f"its arms have {answering:g} of the requests; the most is 1, and the champion has the rest"
             )
-        if "champion" in self.arms:
-            raise ValueError("an arm cannot be called 'champion': that is what noria has promoted")
+        if taken := sorted({"champion", "challenger", "control"} & self.arms.keys()):
+            raise ValueError(f"an arm cannot be called '{taken[0]}': that is one of noria's own")
+        if answering + 2 * self.release.slice > 1.0 + 1e-9:
+            raise ValueError(
+                f"its canary needs two slices of {self.release.slice:g}, its arms have {answering:g} of the requests; "
+                "the most is 1"
+            )
         return self

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -9,6 +11,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue, ValidationError
 
 from noria.errors import Invalid, NotFound
+from noria.traffic.follow import Follower
 from noria.traffic.segments import SUFFIX
 from noria.traffic.ship import FOLDER, PARQUET, ship
 from noria.types import LABEL, REMOVED, Feedback, Interaction
@@ -56,6 +59,10 @@ class TrafficLog:
         """One interaction by its id, shipped or not."""
         # Segments first: what a shipper moves away in between is then in the lake when that is searched.
         return self._in_segments(identity) or self._in_lake(identity)
+
+    def follow(self, task: str, arms: Sequence[str], began: datetime) -> Callable[[], Iterator[Interaction | Feedback]]:
+        """Each call gives what is new of a task's arms and of all feedback since `began`, shipped or not."""
+        return Follower(self._segments, self._folder, task, arms, began)
 
     def _files(self) -> list[str]:
         return sorted(path.name for path in self._folder.glob(f"[!.]*{PARQUET}"))

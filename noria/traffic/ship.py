@@ -123,14 +123,20 @@ def _ship_bytes(segment: str, start: int, data: bytes, folder: Path) -> Shipment
     return Shipment(len(rows), torn)
 
 
-def _row(line: bytes) -> tuple[str, str, datetime, str | None, str] | None:
+def parsed(line: bytes) -> Interaction | Feedback | None:
+    """The record of a line; None for one that is none."""
     try:
-        record = _Line.validate_json(line)
-        text = line.decode().rstrip("\n")
-    except (ValidationError, UnicodeDecodeError):
+        return _Line.validate_json(line)
+    except ValidationError:
+        return None
+
+
+def _row(line: bytes) -> tuple[str, str, datetime, str | None, str] | None:
+    record = parsed(line)
+    if record is None:
         return None
     task = record.task if isinstance(record, Interaction) else None
-    return record.kind, record.id, record.at, task, text
+    return record.kind, record.id, record.at, task, line.decode().rstrip("\n")
 
 
 def _place(path: Path, content: bytes | pa.Buffer) -> None:

@@ -176,6 +176,7 @@ class Plane:
         self.arms: tuple[Arm, ...] = ()
         self.fallbacks: tuple[Arm, ...] = ()
         self.paths: tuple[tuple[str, str], ...] = ()
+        self.program: tuple[str, ...] = ("-m", "noria.apps.gateway")
         self.url = ""
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -204,7 +205,7 @@ class Plane:
 
     def start(self) -> None:
         (self.state / "gateway.url").unlink(missing_ok=True)
-        command = [sys.executable, "-m", "noria.apps.gateway", "--state", str(self.state), "--port", "0"]
+        command = [sys.executable, *self.program, "--state", str(self.state), "--port", "0"]
         with (self.state / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log)
         wait_for(lambda: (self.state / "gateway.url").is_file() or self._ended())

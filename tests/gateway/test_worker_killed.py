@@ -27,7 +27,6 @@ from noria.traffic.ship import ship
 
 pytestmark = pytest.mark.slow
 
-KILLS = 20
 WORKERS = 4
 CLIENTS = 12
 PIECES = 12
@@ -135,12 +134,12 @@ def _poll(workers: Workers, look: Any, seconds: float = PATIENCE) -> None:
         time.sleep(0.02)
 
 
-def test_twenty_kills_lose_no_answer_and_double_none(tmp_path: Path) -> None:
+def test_kills_lose_no_answer_and_double_none(tmp_path: Path, kills: int) -> None:
     state, lake = tmp_path / "state", tmp_path / "lake"
     killed: list[int] = []
     with echo_engine(0.002) as engine, serving(state, engine.url) as workers:
         with asking(workers.address) as crowd:
-            for _ in range(KILLS):
+            for _ in range(kills):
                 before = len(crowd.received.answers) + 5
                 _poll(workers, lambda: len(crowd.received.answers) > before)  # noqa: B023
                 # Another one is left to answer meanwhile.
@@ -149,12 +148,12 @@ def test_twenty_kills_lose_no_answer_and_double_none(tmp_path: Path) -> None:
                 os.kill(killed[-1], signal.SIGKILL)
             _poll(workers, lambda: workers.have(1))
         received = crowd.received
-    assert len(set(killed)) == KILLS
+    assert len(set(killed)) == kills
     assert received.unanswered == []
     assert received.again > 0
 
     segments = sorted((state / "segments").glob("*.jsonl"))
-    assert len(segments) == KILLS + WORKERS
+    assert len(segments) == kills + WORKERS
     # A kill rarely leaves half a line, a loss of power does: leave one as that would.
     torn = [_tear(segments)] + [file for file in segments if _unfinished(file)]
     counts = ship(state / "segments", lake)

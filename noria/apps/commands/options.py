@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from noria.errors import Invalid
+
 if TYPE_CHECKING:
+    from noria.names import Ref
     from noria.ports import Platform
 
 # Heavy rooms are imported inside the commands, so that `noria --help` answers at once.
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 Folder = Annotated[Path, typer.Option("--project", help="Folder of noria.toml (or one below it).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Task = Annotated[str | None, typer.Option("--task", help="Which task; not needed where there is only one.")]
+Candidate = Annotated[str, typer.Argument(help="candidate:TASK@DIGEST, as `noria status` and reports name it.")]
 HERE = Path()
 
 
@@ -23,6 +27,16 @@ def opened(project: Path) -> Platform:
     from noria.wiring import open_project
 
     return open_project(project.resolve())
+
+
+def reference(candidate: str) -> Ref:
+    """The ref of a candidate as it was typed; raises Invalid."""
+    from noria.names import Ref
+
+    try:
+        return Ref.parse(candidate)
+    except ValueError as error:
+        raise Invalid(str(error), "such as candidate:helpdesk@0123456789abcdef") from error
 
 
 def person() -> str:

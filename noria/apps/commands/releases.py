@@ -6,15 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened, person
-from noria.errors import Invalid
+from noria.apps.commands.options import HERE, AsJson, Candidate, Folder, Task, opened, person, reference
 
 group = typer.Typer()
 
 
 @group.command()
 def promote(
-    candidate: Annotated[str, typer.Argument(help="candidate:TASK@DIGEST, as `noria status` and reports name it.")],
+    candidate: Candidate,
     project: Folder = HERE,
 ) -> None:
     """Make a candidate the champion by hand.
@@ -22,13 +21,8 @@ def promote(
     Example: noria promote candidate:helpdesk@0123456789abcdef
     """
     from noria.deployment import release
-    from noria.types import Ref
 
-    try:
-        ref = Ref.parse(candidate)
-    except ValueError as error:
-        raise Invalid(str(error), "such as candidate:helpdesk@0123456789abcdef") from error
-    platform = opened(project)
+    platform, ref = opened(project), reference(candidate)
     name, _ = platform.settings.task(ref.name)
     live = release.promote(platform, name, ref, person())
     typer.echo(f"release {live.version} of '{name}': {ref}")
@@ -40,7 +34,8 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")] = "no reason given",
     project: Folder = HERE,
 ) -> None:
-    """Put the previous champion back. The one taken back is held: no cycle promotes it again.
+    """Put the previous champion back; during a canary, take the challenger back. What is taken back is held: no cycle
+    promotes it again.
 
     Example: noria rollback --reason "wrong prices"
     """
@@ -98,7 +93,7 @@ def _why_rows(told: dict[str, Any]) -> list[list[str]]:
         ["question", answer["question"]],
         ["answer", answer["text"]],
         ["context", answer["context"] or ""],
-        ["served by", told["served_by"]],
+        ["served by", f"{told['served_by']} ({answer['arm']})"],
         ["decision", f"{decision['verdict']}: {decision['because']}"],
         ["report", told["report"] or ""],
         ["adapter", told["adapter"] or ""],
