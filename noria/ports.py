@@ -21,6 +21,7 @@ from noria.types import (
     Document,
     Endpoint,
     Feedback,
+    Form,
     Generation,
     Interaction,
     Message,
@@ -32,6 +33,9 @@ from noria.types import (
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+Curves = Mapping[str, Sequence[float]]
+"""Name to values, step by step."""
 
 
 class Clock(Protocol):
@@ -120,9 +124,9 @@ class Engine(Protocol):
         """What a request body must carry so that exactly this adapter answers; raises NotFound for an unknown one."""
 
     def answer(
-        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str]
+        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str], how: Form = Form()
     ) -> Generation:
-        """One greedy answer; may be called from several threads. Raises Unavailable when the engine is gone."""
+        """One greedy answer, from any thread. Raises Invalid for what it refuses, Unavailable when it is gone."""
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """The likeliest next token's id after these and its log-probability."""
@@ -174,12 +178,7 @@ class Tracking(Protocol):
     """Where experiments are shown (MLflow)."""
 
     def log(
-        self,
-        experiment: str,
-        name: str,
-        run: Mapping[str, JsonValue],
-        curves: Mapping[str, Sequence[float]],
-        files: Sequence[Path],
+        self, experiment: str, name: str, run: Mapping[str, JsonValue], curves: Curves, files: Sequence[Path]
     ) -> str:
         """Store one run: parameters and measures, curves by step, files. Returns its id."""
 
@@ -215,6 +214,9 @@ class Traffic(Protocol):
 
     def interaction(self, identity: str) -> Interaction | None:
         """One interaction by its id, shipped or not."""
+
+    def add(self, said: Iterable[Feedback]) -> int:
+        """Append feedback of a process beside the gateway; returns how many records."""
 
 
 class Recorder(Protocol):

@@ -358,13 +358,30 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """What an answer must look like: JSON of `schema`; `choices` is how many likely tokens to tell of each place.
+
+    `reuse` lets an engine go on from what it has computed of an earlier prompt: faster, and it may round otherwise.
+    """
+
+    schema: dict[str, JsonValue] | None = None
+    choices: int = 0
+    reuse: bool = False
+
+
+Choices = tuple[tuple[str, float], ...]
+"""The token that was taken, then the likeliest ones at its place: texts with log-probabilities in nats."""
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
-    """One answer of an engine, with its token counts where the engine gives them."""
+    """One answer of an engine, with its token counts where the engine gives them; `tokens` where a form wants them."""
 
     text: str
     finish_reason: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    tokens: tuple[Choices, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
