@@ -34,9 +34,6 @@ from noria.types import (
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-Curves = Mapping[str, Sequence[float]]
-"""Name to values, step by step."""
-
 
 class Clock(Protocol):
     """Where times come from, so that a test can own them."""
@@ -178,7 +175,12 @@ class Tracking(Protocol):
     """Where experiments are shown (MLflow)."""
 
     def log(
-        self, experiment: str, name: str, run: Mapping[str, JsonValue], curves: Curves, files: Sequence[Path]
+        self,
+        experiment: str,
+        name: str,
+        run: Mapping[str, JsonValue],
+        curves: Mapping[str, Sequence[float]],
+        files: Sequence[Path],
     ) -> str:
         """Store one run: parameters and measures, curves by step, files. Returns its id."""
 
@@ -214,9 +216,6 @@ class Traffic(Protocol):
 
     def interaction(self, identity: str) -> Interaction | None:
         """One interaction by its id, shipped or not."""
-
-    def add(self, said: Iterable[Feedback]) -> int:
-        """Append feedback of a process beside the gateway; returns how many records."""
 
 
 class Recorder(Protocol):

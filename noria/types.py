@@ -359,10 +359,7 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What an answer must look like: JSON of `schema`; `choices` is how many likely tokens to tell of each place.
-
-    `reuse` lets an engine go on from what it has computed of an earlier prompt: faster, and it may round otherwise.
-    """
+    """JSON of `schema`, with so many likely `choices` of each token; `reuse` what is computed, which may round."""
 
     schema: dict[str, JsonValue] | None = None
     choices: int = 0

@@ -144,8 +144,8 @@ class LlamaEngine:
     ) -> Generation:
         """One greedy answer; raises Invalid when the prompt is longer than a slot, Unavailable when it is gone.
 
-        The prompt is read from its start unless `how.reuse`: what a slot remembers of an earlier one is computed in other batches,
-        which rounds otherwise. So the answer of an engine with one slot depends on the prompt only.
+        Without `how.reuse` the prompt is read from its start: what a slot remembers of an earlier one is computed in
+        other batches, which rounds otherwise. So the answer of an engine with one slot depends on the prompt only.
         """
         return self._chat.answer(messages, {**self.extra(adapter), "cache_prompt": how.reuse}, max_tokens, stop, how)
 

@@ -72,24 +72,31 @@ def mean(numbers: Sequence[float], clusters: Sequence[str], confidence: float = 
     return Bounded(value, value - reach, value + reach, confidence)
 
 
-def slope(x: Sequence[float], y: Sequence[float], clusters: Sequence[str], confidence: float = 0.95) -> Bounded | None:
-    """Change of y with one standard deviation of x (least squares), with a cluster-robust t interval.
+def slope(
+    x: Sequence[float], y: Sequence[float], given: Sequence[float], clusters: Sequence[str], confidence: float = 0.95
+) -> Bounded | None:
+    """Change of y with x where `given` is the same (least squares), with a cluster-robust t interval.
 
     The variance is the sandwich of Liang and Zeger ("Longitudinal data analysis using generalized linear models", 1986)
-    with residuals weighted up by their leverage (HC3; MacKinnon and White 1985). None where x does not vary or there
-    are fewer than four clusters.
+    with residuals weighted up by their leverage (HC3; MacKinnon and White 1985). None where x does not vary by itself
+    or there are fewer than five clusters.
     """
-    across, up = np.asarray(x, float), np.asarray(y, float)
     member, count = numbered(clusters)
-    if count < 4 or float(across.std()) == 0.0:
+    if count < 5:
         return None
-    across = (across - across.mean()) / across.std()
-    rows = len(across)
-    value = float((across * up).sum() / rows)
-    leverage = np.minimum(0.9, (1 + across**2) / rows)
-    residual = (up - up.mean() - value * across) / (1 - leverage)
-    parts = np.bincount(member, weights=across * residual) / rows
-    reach = t_quantile(confidence, count - 2) * math.sqrt(float((parts**2).sum()))
+    design = np.column_stack([np.ones(len(given)), np.asarray(given, float), np.asarray(x, float)])
+    # What is left of x without the others is what tells its own effect (Frisch and Waugh 1933).
+    others = design[:, :2]
+    alone = design[:, 2] - others @ np.linalg.lstsq(others, design[:, 2], rcond=None)[0]
+    ground = float((alone**2).sum())
+    if ground <= 1e-9 * float((design[:, 2] ** 2).sum()) or ground == 0.0:
+        return None
+    up = np.asarray(y, float)
+    residual = up - design @ np.linalg.lstsq(design, up, rcond=None)[0]
+    leverage = np.minimum(0.9, np.einsum("ij,jk,ik->i", design, np.linalg.pinv(design.T @ design), design))
+    value = float((alone * up).sum()) / ground
+    parts = np.bincount(member, weights=alone * residual / (1 - leverage)) / ground
+    reach = t_quantile(confidence, count - 3) * math.sqrt(float((parts**2).sum()))
     return Bounded(value, value - reach, value + reach, confidence)
 
 

@@ -74,8 +74,8 @@ def mean(
     The tuning weight is the one of least variance, clipped to [0, 1]; the variance is linearised over whole clusters,
     those of both kinds of rows together, so that a conversation may have labelled and unlabelled rows. Few labels on
     which the judge agrees with people are no proof that it always does: `PSEUDO` labels that are a `step` off are
-    added to the variance (in the spirit of Agresti and Coull, "Approximate is better than 'exact'", 1998). The interval is
-    Wilson's for the effective number of rows, so that it stays inside `bounds` and holds near them.
+    added to the variance (in the spirit of Agresti and Coull, "Approximate is better than 'exact'", 1998). The
+    interval is Wilson's for the effective number of rows, so that it stays inside `bounds` and holds near them.
 
     Args:
         labelled: rows with a human label; at least two clusters.
@@ -167,7 +167,7 @@ def _influence(values: Numbers, mass: Numbers, member: npt.NDArray[np.int_], cou
     if not len(values):
         return np.zeros(count)
     mean = float((mass * values).sum())
-    return np.bincount(member, weights=mass * (values - mean), minlength=count)
+    return np.bincount(member, weights=mass * (values - mean), minlength=count).astype(np.float64)
 
 
 def _wilson(

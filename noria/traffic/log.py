@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pydantic import JsonValue, ValidationError
 
-from noria.errors import Invalid, NotFound, Unavailable
-from noria.traffic.segments import SUFFIX, SegmentWriter
+from noria.errors import Invalid, NotFound
+from noria.traffic.segments import SUFFIX
 from noria.traffic.ship import FOLDER, PARQUET, ship
 from noria.types import Feedback, Interaction
 
@@ -57,24 +56,6 @@ class TrafficLog:
         """One interaction by its id, shipped or not."""
         # Segments first: what a shipper moves away in between is then in the lake when that is searched.
         return self._in_segments(identity) or self._in_lake(identity)
-
-    def add(self, said: Iterable[Feedback]) -> int:
-        """Append feedback of a process beside the gateway; returns how many records.
-
-        It goes into a segment of this process's own, as that of any gateway does, and is safe from `kill -9` when
-        this returns. Raises Unavailable when the disk refuses it.
-        """
-        count = 0
-        try:
-            with SegmentWriter(self._segments) as writer:
-                for note in said:
-                    writer.append(note.model_dump_json().encode())
-                    count += 1
-        except OSError as error:
-            raise Unavailable(
-                f"feedback could not be logged ({error.strerror or error})", "its disk may be full; try again"
-            ) from error
-        return count
 
     def _files(self) -> list[str]:
         return sorted(path.name for path in self._folder.glob(f"[!.]*{PARQUET}"))

@@ -114,7 +114,9 @@ def read(judge: Judge, said: Generation, seconds: float) -> Ruling:
 def steps_in(said: Generation) -> list[str]:
     """The steps of G-Eval in an answer; none where it is not what was asked for."""
     try:
-        return [str(each).strip() for each in json.loads(said.text)["steps"] if str(each).strip()]
+        steps = [" ".join(str(each).split()) for each in json.loads(said.text)["steps"]]
+        # Models like to number them, and so does the prompt that they go into.
+        return [bare for step in steps if (bare := re.sub(r"^\d+[.)]\s*", "", step))]
     except (ValueError, KeyError, TypeError):
         return []
 

@@ -20,7 +20,7 @@ from noria.evaluation.judges.judge import Judge
 from noria.evaluation.judges.rows import JudgeRow, check
 from noria.ports import Engine, Progress
 from noria.settings import PriceSettings
-from noria.types import Form, Message, Record, digest_of
+from noria.types import Message, Record, digest_of
 
 Flip = Literal["first", "second", "mixed"]
 
@@ -58,7 +58,7 @@ class Bench:
     judge: Judge
     start: Callable[[], Engine]
     slots: int
-    price: PriceSettings = PriceSettings()
+    price: PriceSettings = field(default_factory=PriceSettings)
     memory: Path | None = None
     _known: dict[str, Ruling] = field(default_factory=dict)
     _steps: list[str] = field(default_factory=list)
@@ -99,9 +99,9 @@ class Bench:
         """Have the judge write the steps of G-Eval, once; raises Invalid where it writes none."""
         if self.judge.settings.method != "g-eval" or self._steps:
             return
+        messages = ask.steps_messages(self.judge)
         # They are remembered as the reason of a ruling.
-        ruling, _ = self._remember(ask.steps_messages(self.judge), ask.steps_form(self.judge), ask.STEPS_TOKENS)
-        self._steps = [line for line in ruling.reason.splitlines() if line.strip()]
+        self._steps = self._remember(messages, lambda: self._written(messages))[0].reason.splitlines()
         if not self._steps:
             raise Invalid(f"judge '{self.judge.name}' writes no steps for its criteria", "use a more able model")
 
@@ -112,15 +112,15 @@ class Bench:
 
     def _ruling(self, row: JudgeRow, swapped: bool) -> tuple[Ruling, bool]:
         messages = ask.messages_of(self.judge, row, self._steps, swapped)
-        return self._remember(messages, ask.form_of(self.judge), self.judge.settings.max_tokens)
+        return self._remember(messages, lambda: self._ruled(messages))
 
-    def _remember(self, messages: Sequence[Message], form: Form, max_tokens: int) -> tuple[Ruling, bool]:
+    def _remember(self, messages: Sequence[Message], make: Callable[[], Ruling]) -> tuple[Ruling, bool]:
         """A ruling, and whether it was known."""
         key = digest_of({"judge": self.judge.digest, "asked": [message.model_dump() for message in messages]})
         with self._lock:
             if key in self._known:
                 return self._known[key], True
-        ruling = self._asked(messages, form, max_tokens)
+        ruling = make()
         with self._lock:
             self._known[key] = ruling
             if self.memory is not None:
@@ -129,17 +129,18 @@ class Bench:
                     file.write(json.dumps([key, ruling.model_dump(mode="json")], ensure_ascii=False) + "\n")
         return ruling, False
 
-    def _asked(self, messages: Sequence[Message], form: Form, max_tokens: int) -> Ruling:
+    def _ruled(self, messages: Sequence[Message]) -> Ruling:
         began = time.monotonic()
         try:
-            said = self.start().answer(messages, None, max_tokens, (), form)
+            said = self.start().answer(messages, None, self.judge.settings.max_tokens, (), ask.form_of(self.judge))
         except Invalid as error:
             # One row may be longer than the judge's context; the others are not.
             return Ruling(score=None, void=f"refused: {error.fact}", seconds=time.monotonic() - began)
-        ruling = ask.read(self.judge, said, round(time.monotonic() - began, 4))
-        if "steps" in (form.schema or {}).get("properties", {}):  # type: ignore[operator]
-            return ruling.model_copy(update={"reason": "\n".join(ask.steps_in(said)), "void": None})
-        return ruling
+        return ask.read(self.judge, said, round(time.monotonic() - began, 4))
+
+    def _written(self, messages: Sequence[Message]) -> Ruling:
+        said = self.start().answer(messages, None, ask.STEPS_TOKENS, (), ask.steps_form(self.judge))
+        return Ruling(score=None, reason="\n".join(ask.steps_in(said)))
 
 
 def _judged(row: JudgeRow, rulings: Sequence[Ruling], known: int, price: PriceSettings) -> Judged:

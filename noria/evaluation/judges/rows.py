@@ -119,10 +119,8 @@ def check(rows: Sequence[JudgeRow], wants: Sequence[Need], pairs: bool, where: s
     if not rows:
         raise Invalid(f"there is nothing to judge in {where}", 'such as {"question": "…", "answer": "…"}')
     for number, row in enumerate(rows, 1):
-        needed = {"answer": row.answer.strip(), **{need: getattr(row, need) for need in wants}}
-        if pairs:
-            needed["other"] = row.other
-        if missing := [name for name, value in needed.items() if not value]:
+        needed = ("answer", *(("other",) if pairs else ()), *wants)
+        if missing := [name for name in needed if not (getattr(row, name) or "").strip()]:
             raise Invalid(
                 f"row {number} of {where} has no '{missing[0]}', which this judge needs",
                 "give it, or set `needs` in the judge's table",
