@@ -25,12 +25,15 @@ from noria.evaluation.judges.judge import Judge, judge_of
 from noria.evaluation.judges.rows import JudgeRow
 from noria.evaluation.judges.summary import summary
 from noria.ports import Engine, Platform, Progress
+from noria.settings import PriceSettings
 from noria.types import Artifact, Feedback, Message, Ref, Run, digest_of, new_id
 from noria.wiring import local_lake
 
 JUDGED = "judge:"
-"""What stands before a judge's name in the metric of its feedback. No client can send it: the gateway takes no colon."""
+"""What stands before a judge's name in the metric of its feedback. No client can send it: it has a colon."""
 KIND = "judgement"
+ANSWER_TOKENS = 128
+"""Most tokens of an answer that is made to be judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,30 +98,41 @@ def rows_of_report(platform: Platform, task: str | None, pairs: bool) -> tuple[l
 
 
 def answered(platform: Platform, name: str, rows: Sequence[JudgeRow], progress: Progress) -> list[JudgeRow]:
-    """The rows with answers of this engine's base model where they had none, and what each took."""
+    """The rows with answers of this engine's base model where they had none, and what each took.
+
+    They are remembered beside the rulings, so that asking again judges the same answers.
+    """
     if name not in platform.settings.engines:
         raise NotFound(f"there is no engine '{name}'", f"one of: {', '.join(platform.settings.engines)}")
     settings = platform.settings.engines[name]
-    price = settings.price
-    by = str(platform.engines[settings.kind].base(settings)[0])
+    by = platform.engines[settings.kind].base(settings)[0]
+    memory = platform.settings.state / "judges" / f"answers-{digest_of({'by': str(by), 'most': ANSWER_TOKENS})}.jsonl"
+    lines = memory.read_text().splitlines() if memory.is_file() else []
+    known = dict(json.loads(line) for line in lines if line.endswith("]"))
     found = []
     with ExitStack() as stack:
         start = _once(lambda: engine(platform, name, stack))
         for done, row in enumerate(rows, 1):
-            if row.answer.strip():
-                found.append(row)
-                continue
-            began = time.monotonic()
-            said = start().answer([Message(role="user", content=row.question)], None, 128, ())
-            prompt, completion = said.prompt_tokens or 0, said.completion_tokens or 0
-            took = {
-                "answer": said.text.strip(), "by": by, "seconds": round(time.monotonic() - began, 4),
-                "tokens": prompt + completion,
-                "cost": (prompt * price.prompt + completion * price.completion) / 1e6,
-            }  # fmt: skip
-            found.append(row.model_copy(update=took))
+            if not row.answer.strip():
+                if row.question not in known:
+                    known[row.question] = _answer(start(), row.question, settings.price)
+                    memory.parent.mkdir(parents=True, exist_ok=True)
+                    with memory.open("a") as file:
+                        file.write(json.dumps([row.question, known[row.question]]) + "\n")
+                row = row.model_copy(update={**known[row.question], "by": str(by)})
+            found.append(row)
             progress.update(f"{name} answers", done, len(rows))
     return found
+
+
+def _answer(running: Engine, question: str, price: PriceSettings) -> dict[str, Any]:
+    began = time.monotonic()
+    said = running.answer([Message(role="user", content=question)], None, ANSWER_TOKENS, ())
+    prompt, completion = said.prompt_tokens or 0, said.completion_tokens or 0
+    return {
+        "answer": said.text.strip(), "seconds": round(time.monotonic() - began, 4), "tokens": prompt + completion,
+        "cost": (prompt * price.prompt + completion * price.completion) / 1e6,
+    }  # fmt: skip
 
 
 def run(

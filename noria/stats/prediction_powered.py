@@ -55,7 +55,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Rows that only the judge has scored, and the conversation of each."""
+    """Rows that the judge has scored, and the conversation of each; labelled rows may be among them."""
 
     scores: Sequence[float]
     clusters: Sequence[str]
@@ -72,14 +72,15 @@ def mean(
     """The mean score that people would give, by PPI++.
 
     The tuning weight is the one of least variance, clipped to [0, 1]; the variance is linearised over whole clusters,
-    those of both kinds of rows together, so that a conversation may have labelled and unlabelled rows. Few labels on
+    those of both kinds of rows together, so that a conversation may have rows of both kinds. Few labels on
     which the judge agrees with people are no proof that it always does: `PSEUDO` labels that are a `step` off are
     added to the variance (in the spirit of Agresti and Coull, "Approximate is better than 'exact'", 1998). The
     interval is Wilson's for the effective number of rows, so that it stays inside `bounds` and holds near them.
 
     Args:
         labelled: rows with a human label; at least two clusters.
-        others: rows with the judge's score only; may be none.
+        others: rows with the judge's score that stand for all; may be none. Where labels were not drawn evenly, the
+            labelled rows must be among them.
         bounds: least and greatest score that is possible.
         step: least distance between two different scores.
         confidence: of the two-sided interval, in (0, 1).

@@ -66,12 +66,22 @@ class Label(JudgeRow):
         return self
 
 
+class _Unlabelled(JudgeRow):
+    """A row of a file that may be one of labels."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, data: Any) -> Any:
+        more = set(Label.model_fields) - set(JudgeRow.model_fields)
+        return {name: value for name, value in data.items() if name not in more} if isinstance(data, dict) else data
+
+
 Row = TypeVar("Row", bound=JudgeRow)
 
 
 def read_rows(file: Path) -> list[JudgeRow]:
-    """The rows of a JSONL file; raises NotFound, and Invalid with the line of the first fault."""
-    return [_read(JudgeRow, line, where) for line, where in _lines(file)]
+    """The rows of a JSONL file, labelled or not; raises NotFound, and Invalid with the line of the first fault."""
+    return [_read(_Unlabelled, line, where) for line, where in _lines(file)]
 
 
 def read_labels(file: Path) -> list[Label]:

@@ -46,20 +46,17 @@ def summary(judge: Judge, judged: Sequence[Judged], calibration: Calibration | N
 def corrected(judge: Judge, scored: Sequence[Judged], calibration: Calibration) -> dict[str, JsonValue]:
     """What people would say of rows like these: the mean score and the share of good ones, with intervals.
 
-    The labels are taken to come from rows like these; rows that are labelled themselves count once, as labels.
+    The labels are taken to come from rows like these, evenly or with the weights they have.
     """
     points = calibration.points
-    mine = {point.id for point in points}
-    others = [each for each in scored if each.row.id not in mine]
-    scores = [each.score for each in others if each.score is not None]
-    clusters = [each.row.conversation for each in others]
+    human, machine = [point.human for point in points], [point.judged for point in points]
     where = [point.conversation for point in points]
     weights = [point.weight for point in points]
-    human, machine = [point.human for point in points], [point.judged for point in points]
-    step = 0.5 if judge.settings.method == "pairwise" else 1.0
+    scores, clusters = [each.score or 0.0 for each in scored], [each.row.conversation for each in scored]
     told: dict[str, JsonValue] = {"labels": calibration.labels, "faults": {**calibration.faults}}
     if len(set(where)) < 2:
         return told
+    step = 0.5 if judge.settings.method == "pairwise" else 1.0
     labelled = powered.Labelled(human, machine, where, weights)
     told["mean"] = _estimate(powered.mean(labelled, powered.Judged(scores, clusters), judge.bounds, step))
     passes = judge.settings.passes
@@ -67,13 +64,14 @@ def corrected(judge: Judge, scored: Sequence[Judged], calibration: Calibration) 
     labelled = powered.Labelled(good, called, where, weights)
     seen = [float(score >= passes) for score in scores]
     told["good"] = _estimate(powered.mean(labelled, powered.Judged(seen, clusters), (0.0, 1.0)))
-    alone = len(set(where)) == len(where) and len(set(clusters)) == len(clusters) and len(set(weights)) == 1
-    if alone:
-        # The formula takes rows to be independent and labels to be drawn evenly.
+    if len(set(weights)) == 1 and len(set(where)) == len(where) and len(set(clusters)) == len(clusters):
+        # Rogan and Gladen take all rows to be independent: those that are labelled do not count a second time.
+        mine = {point.id for point in points}
+        fresh = [each for each, row in zip(seen, scored, strict=True) if row.row.id not in mine]
+        positives = int(sum(good))
         hits = sum(a == b == 1.0 for a, b in zip(good, called, strict=True))
         rejections = sum(a == b == 0.0 for a, b in zip(good, called, strict=True))
-        positives = int(sum(good))
-        found = powered.rogan_gladen(int(sum(seen)), len(seen), hits, positives, rejections, len(good) - positives)
+        found = powered.rogan_gladen(int(sum(fresh)), len(fresh), hits, positives, rejections, len(good) - positives)
         told["good_rogan_gladen"] = _estimate(found) if found else None
     return told
 
