@@ -53,12 +53,15 @@ def judge_named(platform: Platform, name: str) -> Judge:
 
 
 @contextmanager
-def bench(platform: Platform, judge: Judge) -> Iterator[Bench]:
-    """The judge ready to work; its engine is started when something is asked that is not remembered, and closed."""
+def bench(platform: Platform, judge: Judge, running: Callable[[], Engine] | None = None) -> Iterator[Bench]:
+    """The judge ready to work. Its engine is started when something is asked that is not remembered, and closed.
+
+    With `running` it is asked of that engine, which is left alone.
+    """
     settings = platform.settings.engines[judge.settings.engine]
     memory = platform.settings.state / "judges" / f"{judge.digest}.jsonl" if judge.settings.cache else None
     with ExitStack() as stack:
-        start = _once(lambda: engine(platform, judge.settings.engine, stack))
+        start = running or once(lambda: engine(platform, judge.settings.engine, stack))
         yield Bench(judge, start, settings.slots * settings.replicas, settings.price, memory)
 
 
@@ -111,7 +114,7 @@ def answered(platform: Platform, name: str, rows: Sequence[JudgeRow], progress: 
     known = dict(json.loads(line) for line in lines if line.endswith("]"))
     found = []
     with ExitStack() as stack:
-        start = _once(lambda: engine(platform, name, stack))
+        start = once(lambda: engine(platform, name, stack))
         for done, row in enumerate(rows, 1):
             if not row.answer.strip():
                 if row.question not in known:
@@ -254,7 +257,7 @@ def _calibration_key(judge: Judge) -> str:
     return digest_of({"stage": "calibration", "judge": judge.digest})
 
 
-def _once(start: Callable[[], Engine]) -> Callable[[], Engine]:
+def once(start: Callable[[], Engine]) -> Callable[[], Engine]:
     """The engine of the first call, for every thread."""
     lock, running = threading.Lock(), list[Engine]()
 

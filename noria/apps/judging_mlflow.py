@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,18 @@ def evaluate(
     for judge in judges:
         reading.check(rows, judge.settings.wants, False, file.name)
     with ExitStack() as stack:
-        own, engines = [], dict[str, Engine]()
+        engines = {
+            name: judging.once(partial(judging.engine, platform, name, stack))
+            for name in {judge.settings.engine for judge in judges}
+        }
+        own, theirs = [], []
         for judge in judges:
-            bench = stack.enter_context(judging.bench(platform, judge))
+            start = engines[judge.settings.engine]
+            bench = stack.enter_context(judging.bench(platform, judge, start))
             bench.prepare()
             own.append(_scorer(bench, rows))
-            name = judge.settings.engine
-            if judge.settings.method == "score" and name not in engines:
-                engines[name] = judging.engine(platform, name, stack)
-        theirs = [
-            _mlflow(judge, engines[judge.settings.engine]) for judge in judges if judge.settings.method == "score"
-        ]
+            if judge.settings.method == "score":
+                theirs.append(_mlflow(judge, start()))
         settings = platform.settings
         where = experiment or settings.project.name
         told = mlflow_judges.evaluate(

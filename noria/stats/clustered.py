@@ -97,7 +97,8 @@ def slope(
     value = float((alone * up).sum()) / ground
     parts = np.bincount(member, weights=alone * residual / (1 - leverage)) / ground
     reach = t_quantile(confidence, count - 3) * math.sqrt(float((parts**2).sum()))
-    return Bounded(value, value - reach, value + reach, confidence)
+    # What is nothing but rounding must not look like an effect without any error.
+    return Bounded(round(value, 9), round(value - reach, 9), round(value + reach, 9), confidence)
 
 
 def share(hits: int, rows: int, confidence: float = 0.95) -> Bounded | None:
