@@ -8,7 +8,7 @@ cp "$here/noria.toml" "$here"/*.jsonl "$work/"
 cd "$work"
 
 echo "1. The local model answers the questions and is judged inside MLflow."
-noria judge mlflow quality correctness --file questions.jsonl --answers local
+noria judge mlflow quality --file questions.jsonl --answers local
 
 echo "2. The same judges, in noria: what they say, and what it costs beside the answers."
 noria judge run quality --file questions.jsonl --answers local
