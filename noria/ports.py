@@ -21,6 +21,7 @@ from noria.types import (
     Document,
     Endpoint,
     Feedback,
+    Form,
     Generation,
     Interaction,
     Message,
@@ -120,9 +121,9 @@ class Engine(Protocol):
         """What a request body must carry so that exactly this adapter answers; raises NotFound for an unknown one."""
 
     def answer(
-        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str]
+        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str], how: Form = Form()
     ) -> Generation:
-        """One greedy answer; may be called from several threads. Raises Unavailable when the engine is gone."""
+        """One greedy answer, from any thread. Raises Invalid for what it refuses, Unavailable when it is gone."""
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """The likeliest next token's id after these and its log-probability."""

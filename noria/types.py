@@ -15,13 +15,18 @@ from noria.names import Record as Record
 from noria.names import Ref as Ref
 from noria.names import digest_of as digest_of
 from noria.names import new_id as new_id
+from noria.routes import Arm as Arm
+from noria.routes import Endpoint as Endpoint
+from noria.routes import KeyGrant as KeyGrant
+from noria.routes import Role as Role
+from noria.routes import Route as Route
+from noria.routes import Snapshot as Snapshot
 
 if TYPE_CHECKING:
     from noria.settings import RecipeSettings
 
 Verdict = Literal["promote", "refuse", "inconclusive"]
 Split = Literal["train", "test"]
-Role = Literal["admin", "developer", "user"]
 Metrics = dict[str, float]
 """Metric name to value, in the metric's own unit; `noria.evaluation.metrics` has definitions, ranges and directions."""
 
@@ -300,64 +305,6 @@ class Finding(Record):
     rule: str
 
 
-class Endpoint(Record):
-    """Where an engine answers OpenAI's API, with bearer token and name of its model; `paths` are not below `url`."""
-
-    url: str
-    key: str
-    model: str
-    paths: tuple[tuple[str, str], ...] = ()
-
-
-class Arm(Record):
-    """One way to answer what is asked of a route: an adapter on an engine, which may run as several replicas.
-
-    `share` is its weight among the route's arms; a shadow is sent a copy of that share of the requests, and its
-    answers are logged and thrown away. `extra` is merged into the request body as it is: it is how an engine
-    addresses adapters. `price` is the cost of a million prompt tokens and of a million completion tokens.
-    """
-
-    name: str = "champion"
-    share: float = 1.0
-    shadow: bool = False
-    served_by: str
-    engine: str
-    upstreams: tuple[Endpoint, ...]
-    extra: dict[str, JsonValue] = {}
-    index: str | None = None
-    price: tuple[float, float] = (0.0, 0.0)
-
-
-class Route(Record):
-    """What the gateway does with one model name; `task` is its table as JSON, None where requests pass through."""
-
-    arms: tuple[Arm, ...]
-    fallbacks: tuple[Arm, ...] = ()
-    task: dict[str, JsonValue] | None = None
-
-
-class KeyGrant(Record):
-    """What the gateway knows of a live key. Limits are `settings.LimitSettings` as JSON; no models means all."""
-
-    id: str
-    name: str
-    role: Role
-    models: tuple[str, ...] = ()
-    limits: dict[str, JsonValue] = {}
-
-
-class Snapshot(Record):
-    """All that the gateway knows of the ledger and of noria.toml, as one file that is replaced as a whole.
-
-    Keys are by their SHA-256 in hexadecimal; `gateway` is the table [gateway] as JSON (`settings.GatewaySettings`).
-    """
-
-    version: int
-    routes: dict[str, Route]
-    keys: dict[str, KeyGrant]
-    gateway: dict[str, JsonValue] = {}
-
-
 @dataclass(frozen=True, slots=True)
 class Caps:
     """What an engine can do. Code asks this, never the engine's name."""
@@ -371,13 +318,27 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """JSON of `schema`, with so many likely `choices` of each token; `reuse` what is computed, which may round."""
+
+    schema: dict[str, JsonValue] | None = None
+    choices: int = 0
+    reuse: bool = False
+
+
+Choices = tuple[tuple[str, float], ...]
+"""The token that was taken, then the likeliest ones at its place: texts with log-probabilities in nats."""
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
-    """One answer of an engine, with its token counts where the engine gives them."""
+    """One answer of an engine, with its token counts where the engine gives them; `tokens` where a form wants them."""
 
     text: str
     finish_reason: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    tokens: tuple[Choices, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from noria import __version__
-from noria.apps.commands import batch, canary, keys, labels, lights, releases
+from noria.apps.commands import batch, canary, judge, keys, labels, lights, releases
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
 from noria.errors import Invalid, NoriaError
 
@@ -202,6 +202,7 @@ app.add_typer(batch.group, name="batch")
 app.add_typer(labels.group, name="labels")
 app.add_typer(lights.group, name="lights")
 app.add_typer(canary.group, name="canary")
+app.add_typer(judge.group, name="judge")
 
 
 if __name__ == "__main__":

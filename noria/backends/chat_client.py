@@ -11,7 +11,7 @@ import httpx
 from pydantic import JsonValue
 
 from noria.errors import Invalid, Unavailable
-from noria.types import Endpoint, Generation, Message
+from noria.types import Choices, Endpoint, Form, Generation, Message
 
 SEED = 0
 ANSWER_TIMEOUT = 600.0
@@ -37,9 +37,16 @@ class ChatClient:
         )
 
     def answer(
-        self, messages: Sequence[Message], extra: Mapping[str, JsonValue], max_tokens: int, stop: Sequence[str]
+        self,
+        messages: Sequence[Message],
+        extra: Mapping[str, JsonValue],
+        max_tokens: int,
+        stop: Sequence[str],
+        how: Form = Form(),
     ) -> Generation:
-        """One greedy answer; `extra` goes into the request body as it is.
+        """One greedy answer in this form; `extra` goes into the request body as it is.
+
+        A schema is sent as OpenAI's structured output, which llama.cpp, vLLM and SGLang enforce token by token.
 
         Raises Invalid for what the engine refuses (a prompt longer than its context), Unavailable when it is gone.
         """
@@ -53,6 +60,11 @@ class ChatClient:
         }
         if stop:
             body["stop"] = list(stop)
+        if how.schema is not None:
+            named: dict[str, JsonValue] = {"name": "answer", "strict": True, "schema": how.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
+        if how.choices:
+            body |= {"logprobs": True, "top_logprobs": how.choices}
         reply = self.post(f"{self.endpoint.url}/chat/completions", body)
         try:
             choice = reply["choices"][0]
@@ -62,6 +74,7 @@ class ChatClient:
                 finish_reason=choice["finish_reason"],
                 prompt_tokens=usage.get("prompt_tokens"),
                 completion_tokens=usage.get("completion_tokens"),
+                tokens=_tokens(choice) if how.choices else (),
             )
         except (KeyError, IndexError, TypeError) as error:
             raise self._nonsense() from error
@@ -127,6 +140,15 @@ class ChatClient:
             f"engine '{self._name}' at {self.endpoint.url} answered something that is not OpenAI's API",
             f"look at it: curl {self.endpoint.url}/models",
         )
+
+
+def _tokens(choice: Mapping[str, Any]) -> tuple[Choices, ...]:
+    """Of each token of an answer, what was taken and the likeliest ones; nothing where the engine does not tell."""
+    content = (choice.get("logprobs") or {}).get("content") or ()
+    return tuple(
+        tuple((str(each["token"]), float(each["logprob"])) for each in (taken, *(taken.get("top_logprobs") or ())))
+        for taken in content
+    )
 
 
 def on_this_machine(url: str) -> bool:

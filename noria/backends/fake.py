@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from noria.errors import Invalid, NoriaError, NotFound
 from noria.ports import EngineKind
 from noria.prompts import answer_part, parse
 from noria.settings import EngineSettings, known
-from noria.types import Caps, Endpoint, Generation, Message, Ref, digest_of
+from noria.types import Caps, Endpoint, Form, Generation, Message, Ref, digest_of
 
 ADAPTER_FILE: Final = "answers.json"
 VOCABULARY: Final = 49_152
@@ -109,10 +110,10 @@ class FakeEngine:
         return {"adapter": str(adapter or "")} if self._adapters else {}
 
     def answer(
-        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str]
+        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str], how: Form = Form()
     ) -> Generation:
         """The table's answer, or the question itself."""
-        return self._chat.answer(messages, self.extra(adapter), max_tokens, stop)
+        return self._chat.answer(messages, self.extra(adapter), max_tokens, stop, how)
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """A token and a log-probability that depend on nothing but the tokens and the adapter."""
@@ -165,11 +166,17 @@ class _Server(ThreadingHTTPServer):
             raise Invalid(f"request ({prompt} tokens) exceeds the available context size ({self.context} tokens)")
         asked = _question(str(messages[-1]["content"]))
         text = self.tables[body.get("adapter") or ""].get(asked, asked)
+        if wanted := (body.get("response_format") or {}).get("json_schema"):
+            text = _formed(text, wanted["schema"])
         for mark in body.get("stop") or ():
             text = text.partition(mark)[0]
         words = text.split(" ")
         limit = body.get("max_tokens") or len(words)
-        message: dict[str, JsonValue] = {"role": "assistant", "content": " ".join(words[:limit])}
+        given = " ".join(words[:limit])
+        message: dict[str, JsonValue] = {"role": "assistant", "content": given}
+        choice: dict[str, JsonValue] = {"index": 0, "message": message}
+        if body.get("top_logprobs"):
+            choice["logprobs"] = {"content": _places(given, int(body["top_logprobs"]))}
         finish = "length" if len(words) > limit else "stop"
         count = min(len(words), limit)
         return {
@@ -177,7 +184,7 @@ class _Server(ThreadingHTTPServer):
             "object": "chat.completion",
             "created": 0,
             "model": self.model,
-            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+            "choices": [{**choice, "finish_reason": finish}],
             "usage": {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count},
         }
 
@@ -261,6 +268,43 @@ def _question(text: str) -> str:
         return parse(text + answer_part("")).question
     except Invalid:
         return text
+
+
+def _formed(text: str, schema: Mapping[str, Any]) -> str:
+    """The text where it is JSON with the schema's properties, else the smallest JSON that the schema allows."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    names = set(schema.get("properties", {}))
+    return text if isinstance(value, dict) and set(value) == names else json.dumps(_smallest(schema))
+
+
+def _smallest(schema: Mapping[str, Any]) -> JsonValue:
+    if "enum" in schema:
+        first: JsonValue = schema["enum"][0]
+        return first
+    if schema["type"] == "object":
+        return {name: _smallest(each) for name, each in schema["properties"].items()}
+    if schema["type"] == "array":
+        return [_smallest(schema["items"])] * int(schema.get("minItems", 0))
+    plain: dict[str, JsonValue] = {"string": "", "integer": 0, "number": 0, "boolean": False, "null": None}
+    return plain[schema["type"]]
+
+
+def _places(text: str, count: int) -> list[JsonValue]:
+    """Every letter as a token of probability 0.9; what is left is shared by its neighbours in the alphabet."""
+    share = math.log(0.1 / max(1, count - 1))
+    return [
+        {
+            "token": letter,
+            "logprob": math.log(0.9),
+            "top_logprobs": [
+                {"token": chr(ord(letter) + step), "logprob": share if step else math.log(0.9)} for step in range(count)
+            ],
+        }
+        for letter in text
+    ]
 
 
 def _read_table(ref: Ref, folder: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ from noria.backends.llamacpp_server import DRAIN, ServerConfig, drain
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 from noria.ports import EngineKind
 from noria.settings import EngineSettings, child_environment, environment, known
-from noria.types import Caps, Endpoint, Generation, Message, Ref
+from noria.types import Caps, Endpoint, Form, Generation, Message, Ref
 
 ADAPTER_FILE: Final = "adapter.gguf"
 PACKAGED: Final[Mapping[str, tuple[str, str]]] = {
@@ -140,14 +140,14 @@ class LlamaEngine:
         return {"lora": scales, "cache_prompt": True}
 
     def answer(
-        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str]
+        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str], how: Form = Form()
     ) -> Generation:
         """One greedy answer; raises Invalid when the prompt is longer than a slot, Unavailable when it is gone.
 
-        The prompt is read from its start: what a slot remembers of an earlier one is computed in other batches,
-        which rounds otherwise. So the answer of an engine with one slot depends on the prompt only.
+        Without `how.reuse` the prompt is read from its start: what a slot remembers of an earlier one is computed in
+        other batches, which rounds otherwise. So the answer of an engine with one slot depends on the prompt only.
         """
-        return self._chat.answer(messages, {**self.extra(adapter), "cache_prompt": False}, max_tokens, stop)
+        return self._chat.answer(messages, {**self.extra(adapter), "cache_prompt": how.reuse}, max_tokens, stop, how)
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """The likeliest next token's id after these and its log-probability.

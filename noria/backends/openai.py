@@ -13,7 +13,7 @@ from noria.backends.chat_client import ChatClient
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 from noria.ports import EngineKind
 from noria.settings import EngineSettings, engine_key
-from noria.types import Caps, Endpoint, Generation, Message, Ref, digest_of
+from noria.types import Caps, Endpoint, Form, Generation, Message, Ref, digest_of
 
 ROOTED: Final[Mapping[str, tuple[str, ...]]] = {"vllm": ("/tokenize", "/classify")}
 """What servers of a kind have at their root and not below `/v1`."""
@@ -76,10 +76,10 @@ class AttachedEngine:
         return {}
 
     def answer(
-        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str]
+        self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str], how: Form = Form()
     ) -> Generation:
         """One greedy answer; raises Invalid for what the server refuses, Unavailable when it is gone."""
-        return self._chat.answer(messages, self.extra(adapter), max_tokens, stop)
+        return self._chat.answer(messages, self.extra(adapter), max_tokens, stop, how)
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """Not offered; always raises Invalid. Ask `caps.exact_tokens` first."""

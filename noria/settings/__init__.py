@@ -4,6 +4,7 @@ from noria.settings.base import Address, Name, Share, Table
 from noria.settings.environment import child_environment, engine_key, environment, export
 from noria.settings.file import Settings, find, known, line_of, load
 from noria.settings.gateway import GatewaySettings, LimitSettings
+from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings, SourceSettings
 from noria.settings.task import (
@@ -32,10 +33,14 @@ __all__ = [
     "GateSettings",
     "GatewaySettings",
     "GuardSettings",
+    "JudgeExample",
+    "JudgeSettings",
     "LabelSettings",
     "LightSettings",
     "LimitSettings",
+    "Method",
     "Name",
+    "Need",
     "PriceSettings",
     "ProjectSettings",
     "RecipeSettings",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from noria.errors import Invalid, NotFound
 from noria.settings.base import FORMS, Name, Table
 from noria.settings.gateway import GatewaySettings, LimitSettings
+from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings, SourceSettings
 from noria.settings.task import (
@@ -38,6 +39,7 @@ class Settings(Table):
     engines: dict[Name, EngineSettings]
     sources: tuple[SourceSettings, ...] = ()
     tasks: dict[Name, TaskSettings] = Field(default_factory=dict)
+    judges: dict[Name, JudgeSettings] = Field(default_factory=dict)
     root: Path
     file: Path
 
@@ -55,6 +57,12 @@ class Settings(Table):
         if name not in self.tasks:
             raise NotFound(f"there is no task '{name}'", known(name, self.tasks), where=str(self.file.name))
         return name, self.tasks[name]
+
+    def judge(self, name: str) -> JudgeSettings:
+        """The named judge; raises NotFound."""
+        if name not in self.judges:
+            raise NotFound(f"there is no judge '{name}'", known(name, self.judges), where=self.file.name)
+        return self.judges[name]
 
     def source(self, name: str) -> SourceSettings:
         """The named source; `load` has checked that every name in use exists."""
@@ -152,6 +160,8 @@ _TABLES: dict[str, type[BaseModel]] = {
     "engines": EngineSettings,
     "sources": SourceSettings,
     "tasks": TaskSettings,
+    "judges": JudgeSettings,
+    "examples": JudgeExample,
     "context": ContextSettings,
     "recipe": RecipeSettings,
     "gate": GateSettings,
@@ -172,6 +182,13 @@ def _check_names(settings: Settings) -> None:
     names = [source.name for source in settings.sources]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise Invalid(f"two sources are called '{twice[0]}'", "rename one", where=settings.place("sources"))
+    for judge, each in settings.judges.items():
+        if each.engine not in settings.engines:
+            raise Invalid(
+                f"judge '{judge}' wants engine '{each.engine}', which is not in the file",
+                known(each.engine, settings.engines),
+                where=settings.place("judges", judge, "engine"),
+            )
     for task, table in settings.tasks.items():
         if not table.sources:
             raise Invalid(

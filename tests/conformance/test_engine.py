@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -12,12 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import JsonValue
 
 from noria.backends import fake, llamacpp, openai
 from noria.errors import Invalid, NotFound, Unavailable
 from noria.ports import Engine, EngineKind
 from noria.settings import EngineSettings
-from noria.types import Message, Ref
+from noria.types import Form, Message, Ref
 
 QUESTION = "Which river flows through Vienna?"
 CONTEXT = 128
@@ -177,6 +179,39 @@ def test_an_answer_ends_before_its_stop_word(bench: Bench) -> None:
     cut = bench.engine.answer(asked(), None, 24, (word,)).text
     assert word not in cut
     assert cut == whole.partition(word)[0]
+
+
+def test_an_answer_has_the_form_that_was_asked_for(bench: Bench) -> None:
+    """Also where the model would never write it by itself; what is cut says so."""
+    scores: list[JsonValue] = [7, 8]
+    form = Form({
+        "type": "object", "additionalProperties": False, "required": ["reason", "score"],
+        "properties": {"reason": {"type": "string", "maxLength": 20}, "score": {"type": "integer", "enum": scores}},
+    })  # fmt: skip
+    answer = bench.engine.answer(asked(), None, 64, (), form)
+    said = json.loads(answer.text)
+    assert set(said) == {"reason", "score"}
+    assert said["score"] in scores
+    assert len(said["reason"]) <= 20
+    assert answer.finish_reason == "stop"
+    assert answer.tokens == ()
+    assert bench.engine.answer(asked(), None, 1, (), form).finish_reason == "length"
+
+
+def test_an_answer_tells_the_likeliest_tokens_where_they_are_wanted(bench: Bench) -> None:
+    answer = bench.engine.answer(asked(), None, 6, (), Form(choices=5))
+    assert answer.tokens
+    assert answer.text.startswith(answer.tokens[0][0][0].strip()[:1])
+    for taken, *likely in answer.tokens:
+        assert len(likely) == 5
+        assert taken in likely
+        assert 0.2 < sum(math.exp(logprob) for _, logprob in likely) <= 1 + 1e-6
+
+
+def test_an_answer_may_go_on_from_what_is_computed(bench: Bench) -> None:
+    answers = [bench.engine.answer(asked(), None, 8, (), Form(reuse=True)) for _ in range(3)]
+    assert all(answer.text for answer in answers)
+    assert bench.engine.answer(asked(), None, 8, ()).text == bench.engine.answer(asked(), None, 8, ()).text
 
 
 def test_several_threads_may_ask(bench: Bench) -> None:

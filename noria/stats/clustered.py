@@ -1,0 +1,130 @@
+"""Intervals for rows that belong together: conversations are independent of each other, their rows are not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+GROUPS = 100
+"""Most parts that a jackknife leaves out one by one; more clusters than this are grouped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A number with the bounds of its interval at `confidence`."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float = 0.95
+
+
+def coefficient(
+    statistic: Callable[[Sequence[int]], float], clusters: Sequence[str], confidence: float = 0.95
+) -> Bounded | None:
+    """A coefficient of agreement, at most 1, with a jackknife interval over whole clusters.
+
+    The coefficient is taken to Fisher's z scale, where its jackknife (Tukey, "Bias and confidence in not quite large
+    samples", 1958) is closer to a t distribution, and back. Where all rows agree, the interval reaches down as far as
+    a share of disagreement that this many clusters may have missed.
+
+    Args:
+        statistic: its value from the numbers of the rows to use; NaN where it is not defined.
+        clusters: the conversation of each row.
+        confidence: of the two-sided interval, in (0, 1).
+
+    Returns:
+        None where the coefficient is not defined or there are fewer than three clusters.
+    """
+    names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
+    value = statistic(range(len(clusters))) if len(names) >= 3 else math.nan
+    if math.isnan(value):
+        return None
+    if value >= 1.0:
+        unseen = 1 - ((1 - confidence) / 2) ** (1 / len(names))
+        return Bounded(1.0, 1 - 2 * unseen, 1.0, confidence)
+    count = min(GROUPS, len(names))
+    group = [names[name] % count for name in clusters]
+    left_out = []
+    for part in range(count):
+        left = statistic([row for row, member in enumerate(group) if member != part])
+        left_out.append(_z(value if math.isnan(left) else left))
+    centre = sum(left_out) / count
+    spread = math.sqrt((count - 1) / count * sum((each - centre) ** 2 for each in left_out))
+    reach = t_quantile(confidence, count - 1) * spread
+    return Bounded(value, math.tanh(_z(value) - reach), math.tanh(_z(value) + reach), confidence)
+
+
+def mean(numbers: Sequence[float], clusters: Sequence[str], confidence: float = 0.95) -> Bounded | None:
+    """The mean over rows with a t interval over whole clusters (linearised); None with fewer than two clusters."""
+    row = np.asarray(numbers, float)
+    member, count = numbered(clusters)
+    if count < 2:
+        return None
+    value = float(row.mean())
+    parts = np.bincount(member, weights=row - value) / len(row)
+    spread = math.sqrt(count / (count - 1) * float((parts**2).sum()))
+    reach = t_quantile(confidence, count - 1) * spread
+    return Bounded(value, value - reach, value + reach, confidence)
+
+
+def slope(
+    x: Sequence[float], y: Sequence[float], given: Sequence[float], clusters: Sequence[str], confidence: float = 0.95
+) -> Bounded | None:
+    """Change of y with x where `given` is the same (least squares), with a cluster-robust t interval.
+
+    The variance is the sandwich of Liang and Zeger ("Longitudinal data analysis using generalized linear models", 1986)
+    with residuals weighted up by their leverage (HC3; MacKinnon and White 1985). None where x does not vary by itself
+    or there are fewer than five clusters.
+    """
+    member, count = numbered(clusters)
+    if count < 5:
+        return None
+    design = np.column_stack([np.ones(len(given)), np.asarray(given, float), np.asarray(x, float)])
+    # What is left of x without the others is what tells its own effect (Frisch and Waugh 1933).
+    others = design[:, :2]
+    alone = design[:, 2] - others @ np.linalg.lstsq(others, design[:, 2], rcond=None)[0]
+    ground = float((alone**2).sum())
+    if ground <= 1e-9 * float((design[:, 2] ** 2).sum()) or ground == 0.0:
+        return None
+    up = np.asarray(y, float)
+    residual = up - design @ np.linalg.lstsq(design, up, rcond=None)[0]
+    leverage = np.minimum(0.9, np.einsum("ij,jk,ik->i", design, np.linalg.pinv(design.T @ design), design))
+    value = float((alone * up).sum()) / ground
+    parts = np.bincount(member, weights=alone * residual / (1 - leverage)) / ground
+    reach = t_quantile(confidence, count - 3) * math.sqrt(float((parts**2).sum()))
+    # What is nothing but rounding must not look like an effect without any error.
+    return Bounded(round(value, 9), round(value - reach, 9), round(value + reach, 9), confidence)
+
+
+def share(hits: int, rows: int, confidence: float = 0.95) -> Bounded | None:
+    """A share of independent rows with the exact interval of Clopper and Pearson (1934); None without rows."""
+    from scipy.stats import beta
+
+    if not rows:
+        return None
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, hits, rows - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, rows - hits)) if hits < rows else 1.0
+    return Bounded(hits / rows, low, high, confidence)
+
+
+def numbered(clusters: Sequence[str]) -> tuple[npt.NDArray[np.int64], int]:
+    """The number of each row's cluster, from 0, and how many there are."""
+    names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
+    return np.array([names[name] for name in clusters], np.int64), len(names)
+
+
+def t_quantile(confidence: float, freedom: int) -> float:
+    """Two-sided quantile of Student's t."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + confidence) / 2, max(1, freedom)))
+
+
+def _z(value: float) -> float:
+    return math.atanh(min(0.999999, max(-0.999999, value)))
