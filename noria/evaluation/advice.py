@@ -141,7 +141,7 @@ def _few_in_a_group(report: Report, overall: Interval, known: Known) -> Advice |
         if "language" in row.tags:
             counts[row.tags["language"]] = counts.get(row.tags["language"], 0) + 1
     few = {name: count for name, count in sorted(counts.items()) if 1 < count < MIN_ROWS}
-    if not few:
+    if not few or len(counts) < 2:
         return None
     told = ", ".join(f"{name} {count}" for name, count in few.items())
     return Advice(
@@ -206,7 +206,7 @@ def _stronger(report: Report, overall: Interval, known: Known) -> Advice | None:
     told = f"; '{report.candidate.base.name}' is small" if small else ""
     return Advice(
         "stronger-model",
-        f"{overall.name} is {overall.after:.2f} and did not certainly rise{told}",
+        f"the mean {overall.name} is {overall.after:.2f} and did not certainly rise{told}",
         "a stronger model may change everything"
         + (", all the more so for small models" if small else "")
         + ": try one on the same rows with noria compare champion engine:NAME",

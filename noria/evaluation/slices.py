@@ -29,8 +29,9 @@ SURE = 0.5
 class Group(Record):
     """The paired comparison on the rows that have one value of one tag (`slice` is a tag too).
 
-    `p` is the one-sided p-value that the candidate is not worse here, adjusted for all groups that were looked at
-    (Holm). The interval's confidence is raised likewise (Bonferroni), so that all of them hold together.
+    `p` is the two-sided p-value that the candidate is as good here, 1 where it is better, adjusted for all groups that
+    were looked at (Holm). The interval is widened as the test was: with k groups left to look at its confidence is
+    1 - `RISK` / k.
     """
 
     tag: str
@@ -86,15 +87,13 @@ def groups(report: Report, metric: str | None = None) -> list[Group]:
     members = list(_members(report.rows, metric))
     higher = _higher(report, metric)
     sign = 1.0 if higher else -1.0
-    plain = [
-        loss_p([sign * (row.after[metric] - row.before[metric]) for row in rows], [row.conversation for row in rows])
-        for _, _, rows in members
-    ]
-    confidence = 1 - RISK / max(1, len(members))
-    found = [
-        Group(tag=tag, value=value, interval=_interval(metric, rows, confidence, higher), p=round(p, 6))
-        for (tag, value, rows), p in zip(members, holm(plain), strict=True)
-    ]
+    plain = [min(1.0, 2 * _loss_p(rows, metric, sign)) for _, _, rows in members]
+    adjusted, left = holm(plain), sorted(range(len(plain)), key=lambda number: -plain[number])
+    found = []
+    for rank, number in enumerate(left, 1):
+        tag, value, rows = members[number]
+        interval = _interval(metric, rows, 1 - RISK / rank, higher)
+        found.append(Group(tag=tag, value=value, interval=interval, p=round(adjusted[number], 6)))
     return sorted(found, key=lambda each: (each.p, sign * each.interval.gain, each.name))
 
 
@@ -131,6 +130,11 @@ def _members(rows: Sequence[RowScore], metric: str) -> Iterator[tuple[str, str, 
         if len(members) >= MIN_ROWS and len({row.conversation for row in members}) >= MIN_CONVERSATIONS:
             seen.add(same)
             yield tag, value, members
+
+
+def _loss_p(rows: Sequence[RowScore], metric: str, sign: float) -> float:
+    gains = [sign * (row.after[metric] - row.before[metric]) for row in rows]
+    return loss_p(gains, [row.conversation for row in rows])
 
 
 def _interval(metric: str, rows: Sequence[RowScore], confidence: float, higher: bool) -> Interval:

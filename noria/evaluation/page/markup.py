@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from html import escape
 
-_VOID = frozenset(("meta", "br", "hr", "line", "rect", "circle"))
+_VOID = frozenset(("meta", "line", "rect", "circle"))
+"""Elements without content; those of SVG would swallow what follows if they were not closed."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -29,8 +30,8 @@ def el(tag: str, *children: Child, **attributes: str | float | bool | None) -> H
         if value is not None and value is not False:
             shown = name.rstrip("_").replace("_", "-")
             parts.append(f" {shown}" if value is True else f' {shown}="{_text(_number(value))}"')
-    head = f"<{tag}{''.join(parts)}>"
-    return Html(head if tag in _VOID else f"{head}{join(*children)}</{tag}>")
+    head = f"<{tag}{''.join(parts)}"
+    return Html(f"{head} />" if tag in _VOID else f"{head}>{join(*children)}</{tag}>")
 
 
 def join(*children: Child) -> Html:

@@ -54,7 +54,7 @@ def advices(found: Sequence[Advice]) -> Html:
     """What to do next."""
     if not found:
         return join()
-    items = [el("li", el("strong", f"{each.fact}. "), each.advice) for each in found]
+    items = [el("li", el("strong", f"{_sentence(each.fact)} "), _sentence(each.advice)) for each in found]
     return join(el("h2", "What to do next"), el("ul", items))
 
 
@@ -70,13 +70,13 @@ def grouped(groups: Sequence[Group]) -> Html:
         else f"On none of {len(groups)} groups is the candidate certainly worse."
     )
     bars = [
-        Bar(each.name, each.interval.low, each.interval.gain, each.interval.high,
-            f"{told(each.interval)}, {each.interval.rows} rows, p {each.p:.3g}", "worse" if each.worse else "even")
+        Bar(each.name, each.interval.low, each.interval.gain, each.interval.high, _told_group(each),
+            "worse" if each.worse else "even")
         for each in groups
     ]  # fmt: skip
     caption = (
-        f"Gain in {groups[0].interval.name}, the surest loss first. p is that the candidate is not worse, adjusted for "
-        f"all groups (Holm); the intervals hold all together at 95 % ({groups[0].interval.confidence:.1%} each)."
+        f"Gain in {groups[0].interval.name}, the surest loss first. p and the intervals are adjusted for the number of "
+        "groups (Holm): were the candidate worse on none, 95 of 100 reports would name none."
     )
     shown, more = bars[: max(12, len(lost))], bars[max(12, len(lost)) :]
     rest = el("details", el("summary", f"{len(more)} more"), forest(more, caption)) if more else None
@@ -138,6 +138,17 @@ def table(
     title = el("caption", caption) if caption else None
     whole = el("table", title, el("thead", head), el("tbody", body))
     return el("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption or columns[-1])
+
+
+def _told_group(each: Group) -> str:
+    interval, word = each.interval, " worse," if each.worse else ""
+    return (
+        f"{interval.gain:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]{word} {interval.rows} rows, p {each.p:.2g}"
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _metrics(rows: Sequence[tuple[str, Interval]]) -> Html:
