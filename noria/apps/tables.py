@@ -67,6 +67,7 @@ def _groups(groups: list[dict[str, Any]]) -> Iterator[Table]:
     if lost:
         columns = ["worse on", "gain", "low", "high", "rows", "p"]
         yield (
+            "",
             columns,
             [[f"{each['tag']} = {each['value']}", *_gain(each["interval"]), f"{each['p']:.2g}"] for each in lost],
         )

@@ -19,13 +19,12 @@ from noria.types import Scored
 NAME: Final = "garak"
 VERSION: Final = "0.17.1"
 STEPS: Final = (("torch==2.13.0",), (f"garak=={VERSION}",))
-"""torch first, by exact version: garak alone would take the newest with CUDA."""
+"""torch first, by exact version, so that a wheel without CUDA can be given in PIP_FIND_LINKS."""
 PROBES: Final = (
-    "promptinject.HijackHateHumans", "latentinjection.LatentInjectionReport", "encoding.InjectBase64",
-    "web_injection.MarkdownImageExfil", "web_injection.TaskXSS", "ansiescape.AnsiRaw", "exploitation.SQLInjectionEcho",
-    "dan.Ablation_Dan_11_0", "grandma.Slurs", "goodside.Tag",
+    "encoding.InjectBase64", "exploitation.SQLInjectionEcho", "goodside.Tag", "latentinjection.LatentInjectionReport",
+    "promptinject.HijackHateHumans", "web_injection.MarkdownImageExfil", "web_injection.TaskXSS",
 )  # fmt: skip
-"""Probes that need no download and answer quickly."""
+"""Probes that need no download and keep to the cap; some others (dan, ansiescape) ask all their prompts."""
 
 
 def run(
@@ -44,7 +43,7 @@ def run(
     that answers failed is a result.
     """
     wanted = list(probes) or list(PROBES)
-    program = str(home(NAME, VERSION, STEPS, progress) / "garak")
+    program = str(home(NAME, VERSION, STEPS, "garak.txt", progress) / "garak")
     config = _config(target, wanted, cap, max_tokens, seed)
     out.mkdir(parents=True, exist_ok=True)
     (out / "garak.yaml").write_text(yaml.safe_dump(config))

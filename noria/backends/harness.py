@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -45,11 +46,12 @@ class Found:
     notes: tuple[str, ...] = field(default_factory=tuple)
 
 
-def home(name: str, version: str, steps: Sequence[Sequence[str]], progress: Progress) -> Path:
+def home(name: str, version: str, steps: Sequence[Sequence[str]], pins: str, progress: Progress) -> Path:
     """The folder of a harness's programs, installed at first use; each step is what one call of pip installs.
 
-    It lies in the user's cache (`XDG_CACHE_HOME`, else `~/.cache`), by name and version. Raises Unavailable with the
-    end of pip's log; what was half installed is finished by the next call.
+    `pins` is the file beside this module with the versions of all that it needs: without it pip looks for a set that
+    fits for more than a quarter of an hour. The environment lies in the user's cache (`XDG_CACHE_HOME`, else
+    `~/.cache`), by name and version. Raises Unavailable with the end of pip's log; the next call goes on from there.
     """
     cache = Path(environment("XDG_CACHE_HOME") or Path.home() / ".cache") / "noria" / "harness"
     folder = cache / f"{name}-{version}"
@@ -61,7 +63,8 @@ def home(name: str, version: str, steps: Sequence[Sequence[str]], progress: Prog
             label, log = f"installing {name} {version}", folder / "install.log"
             python = str(folder / "bin" / "python")
             calls = [[sys.executable, "-m", "venv", str(folder)]]
-            calls += [[python, "-m", "pip", "install", *step] for step in steps]
+            fixed = str(files("noria.backends") / pins)
+            calls += [[python, "-m", "pip", "install", "-c", fixed, *step] for step in steps]
             for number, call in enumerate(calls):
                 progress.update(label, number, len(calls), "once; this may take minutes")
                 with log.open("ab") as out:

@@ -58,7 +58,7 @@ def run(
     words = tokenizer() if by_likelihood else None
     if by_likelihood and words is None:
         raise Invalid(f"task '{by_likelihood[0]}' needs the model's own tokenizer", "name its folder: --tokenizer DIR")
-    program = str(home(NAME, VERSION, STEPS, progress) / "lm_eval")
+    program = str(home(NAME, VERSION, STEPS, "lm_eval.txt", progress) / "lm_eval")
     settings: dict[str, JsonValue] = {"tasks": [*wanted], "include": include.name, "limit": limit}
     for part, names in (("chat", generated), ("likelihood", by_likelihood)):
         if names:

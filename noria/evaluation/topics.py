@@ -14,8 +14,12 @@ MOST = 8
 NAMED_BY = 3
 """Words in a topic's name."""
 DIMENSIONS = 40
-SPREAD = 0.3
+SPREAD = 0.6
 """Words in more than this share of the texts say nothing about a topic."""
+
+
+LETTERS = r"[^\W\d_]{2,}"
+"""What counts as a word: numbers of orders and the like say nothing about a topic."""
 
 
 def of(texts: Sequence[str]) -> list[str]:
@@ -35,7 +39,7 @@ def of(texts: Sequence[str]) -> list[str]:
         from threadpoolctl import threadpool_limits
     except ModuleNotFoundError as error:
         raise Unavailable(f"'{error.name}' is not installed", "pip install 'noria[evaluate]'") from error
-    words = TfidfVectorizer(stop_words="english", min_df=3, max_df=SPREAD, sublinear_tf=True)
+    words = TfidfVectorizer(token_pattern=LETTERS, stop_words="english", min_df=3, max_df=SPREAD, sublinear_tf=True)
     try:
         weights = words.fit_transform(texts)
     except ValueError:

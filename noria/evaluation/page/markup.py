@@ -59,7 +59,7 @@ def document(title: str, head: Html, body: Html, lang: str = "en") -> str:
     """A whole page that can neither run scripts nor ask for anything, in any browser that knows the policy."""
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     metas = join(
-        Html('<meta charset="utf-8">'),
+        el("meta", charset="utf-8"),
         el("meta", http_equiv="Content-Security-Policy", content=policy),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("meta", name="color-scheme", content="light dark"),
