@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 EVERY = 0.5
 """Seconds between two looks."""
@@ -29,13 +30,26 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
+        import psutil
+
         own = psutil.Process()
         while not self._done.wait(EVERY):
             total = sum(_pss(process) for process in [own, *own.children(recursive=True)])
             self.peak_mb = max(self.peak_mb, round(total / 1e6, 1))
 
 
+def of_children() -> float | None:
+    """Memory of all that this process started, in GiB (PSS); None where psutil is not installed."""
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return None
+    return round(sum(_pss(each) for each in psutil.Process().children(recursive=True)) / 2**30, 4)
+
+
 def _pss(process: psutil.Process) -> int:
+    import psutil
+
     try:
         return int(process.memory_full_info().pss)
     except psutil.Error:

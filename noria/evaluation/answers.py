@@ -96,8 +96,7 @@ class Examiner:
 
     def answers(self, candidate: Candidate, rows: Sequence[Example], progress: Progress, label: str) -> list[str]:
         """The candidate's answers to the rows, in their order; the context comes from the candidate's own index."""
-        index = self._index(candidate)
-        asked = [self._messages(index, row) for row in rows]
+        asked = self.asked(candidate, rows)
         keys = [(str(candidate.ref), digest_of([message.model_dump() for message in turns])) for turns in asked]
         missing = sorted({key: turns for key, turns in zip(keys, asked, strict=True) if key not in self.known}.items())
         progress.update(label, 0, len(missing), f"{len(rows) - len(missing)} known" if len(missing) < len(rows) else "")
@@ -111,6 +110,11 @@ class Examiner:
                 self.known[key] = text
                 progress.update(label, done, len(missing))
         return [self.known[key] for key in keys]
+
+    def asked(self, candidate: Candidate, rows: Sequence[Example]) -> list[list[Message]]:
+        """What the candidate is asked for each row: the task's prompt, with the context of its own index."""
+        index = self._index(candidate)
+        return [self._messages(index, row) for row in rows]
 
     def _index(self, candidate: Candidate) -> Index | None:
         if candidate.index is None or self.task.context is None:

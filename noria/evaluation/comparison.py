@@ -1,108 +1,181 @@
-"""Whether a prediction says what the truth says: word by word, tolerantly, or by a judge."""
+"""What a comparison found: as rows for machines, as a page for people, as an artifact."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from noria.errors import Invalid
-from noria.evaluation.metrics import exact_match, words
-from noria.evaluation.values import Day, Quantity, atoms
-from noria.settings import ComparisonSettings
+from pydantic import JsonValue
 
-Judge = Callable[[str, str], float]
-"""Given a prediction and the truth, how surely they say the same, in [0, 1]."""
+from noria.evaluation import advice, page, shelf, slices
+from noria.evaluation.history import COMPARISON
+from noria.evaluation.measured import Measured
+from noria.evaluation.page import sections
+from noria.evaluation.page.markup import Html, el, join
+from noria.evaluation.page.plots import Bar, Dot, forest, scatter
+from noria.evaluation.sides import Side
+from noria.ports import Platform
+from noria.types import Artifact, Interval, Ref, Report
 
-Form = tuple[str | Quantity | Day, ...]
-_ITEMS = re.compile(r"\n|;|,\s|\s(?:and|und|et|y|e|en|и)\s|[、，]")
-_BULLET = re.compile(r"^\s*(?:[-*•–]|\d{1,2}[.)])\s+")
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One metric of one side by itself: mean over the rows with its interval."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
 
 
-def same(prediction: str, truth: str, rule: ComparisonSettings, judge: Judge | None = None) -> bool:
-    """Whether both say the same, by the task's rule.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The sides, the first of which is what each of the others is paired with, in their order.
 
-    `exact`: the same words in the same order (`metrics.exact_match`). `tolerant`: also where numbers are near enough,
-    in whatever unit; where dates are written in another way; where the items of a list come in another order; and
-    where words are synonyms. `judge`: where the judge is surer than not.
-
-    Raises:
-        Invalid: where the rule wants a judge and there is none.
+    `scores` are by side and metric, `measured` by the side's ref; `margin` is the gate's.
     """
-    if rule.kind == "judge":
-        if judge is None:
-            raise Invalid("the comparison wants a judge, and there is none here", 'set comparison kind to "tolerant"')
-        return judge(prediction, truth) > 0.5
-    return _tolerant(prediction, truth, rule) if rule.kind == "tolerant" else bool(exact_match(prediction, truth))
+
+    task: str
+    margin: float
+    dataset: Ref
+    sides: tuple[Side, ...]
+    pairs: tuple[Report, ...]
+    scores: tuple[tuple[Score, ...], ...]
+    measured: Mapping[str, Measured] = field(default_factory=dict)
 
 
-def _tolerant(prediction: str, truth: str, rule: ComparisonSettings) -> bool:
-    if _alike(_form(prediction, rule), _form(truth, rule), rule):
-        return True
-    given, wanted = _items(prediction, rule), _items(truth, rule)
-    return len(given) == len(wanted) > 1 and _paired(given, wanted, rule)
+def overall(pair: Report) -> dict[str, Interval]:
+    """Paired intervals over the task's own rows, or over the only other slices that there are."""
+    return pair.intervals.get("all") or next(iter(pair.intervals.values()))
 
 
-def _form(text: str, rule: ComparisonSettings) -> Form:
-    """A text as a row of words and values."""
-    found: list[str | Quantity | Day] = []
-    for atom in atoms(text, rule.decimal, rule.dates == "month-first"):
-        if isinstance(atom, str):
-            found += words(atom)
-        else:
-            found.append(atom)
-    return _canonical(tuple(found), rule.synonyms)
+def verdict(each: Interval, margin: float) -> str:
+    """What a paired interval says: better, worse, not worse (than the margin) or inconclusive."""
+    low, high = (each.low, each.high) if each.higher_is_better else (-each.high, -each.low)
+    if low > 0:
+        return "better"
+    if high < 0:
+        return "worse"
+    return "not worse" if low > -margin else "inconclusive"
 
 
-def _canonical(form: Form, synonyms: Sequence[Sequence[str]]) -> Form:
-    """Every phrase of a group replaced by the first one, the longest ones first."""
-    phrases = [(tuple(words(each)), tuple(words(group[0]))) for group in synonyms for each in group]
-    phrases = sorted((pair for pair in phrases if pair[0]), key=lambda pair: -len(pair[0]))
-    found: list[str | Quantity | Day] = []
-    at = 0
-    while at < len(form):
-        for phrase, instead in phrases:
-            if form[at : at + len(phrase)] == phrase:
-                found += instead
-                at += len(phrase)
-                break
-        else:
-            found.append(form[at])
-            at += 1
-    return tuple(found)
+def rows(of: Comparison) -> list[dict[str, JsonValue]]:
+    """A row for each side and metric, in the form that `noria compare --json` promises; None is not measured."""
+    told: list[dict[str, JsonValue]] = []
+    for number, (side, scores) in enumerate(zip(of.sides, of.scores, strict=True)):
+        took = of.measured.get(side.ref)
+        for score in scores:
+            paired = overall(of.pairs[number - 1])[score.metric] if number else None
+            told.append(
+                {
+                    "candidate": side.ref, "kind": side.kind, "metric": score.metric, "value": score.value,
+                    "low": score.low, "high": score.high, "p50_ms": took.p50_ms if took else None,
+                    "memory_gib": took.memory_gib if took else None,
+                    "cost_per_1000": took.cost_per_1000 if took else None,
+                    "wh_per_1000": took.wh_per_1000 if took else None,
+                    "verdict": verdict(paired, of.margin) if paired else None,
+                    "side": side.word, "engine": side.candidate.engine,
+                }
+            )  # fmt: skip
+    return told
 
 
-def _items(text: str, rule: ComparisonSettings) -> list[Form]:
-    parts = (_BULLET.sub("", part) for part in _ITEMS.split(text))
-    return [form for form in (_form(part, rule) for part in parts) if form]
+def pairs(of: Comparison) -> list[dict[str, JsonValue]]:
+    """Each side paired with the first: gains with intervals by slice, groups, and advice, ready for JSON."""
+    told: list[dict[str, JsonValue]] = []
+    for side, pair in zip(of.sides[1:], of.pairs, strict=True):
+        groups = slices.groups(pair)
+        gains: dict[str, JsonValue] = {
+            group: [each.model_dump(mode="json") for each in metrics.values()]
+            for group, metrics in pair.intervals.items()
+        }
+        told.append(
+            {
+                "champion": of.sides[0].ref, "candidate": side.ref, "side": side.word, "rows": len(pair.rows),
+                "gains": gains, "groups": [each.told() for each in groups],
+                "advice": [each.told() for each in _advice(of, pair, groups)],
+            }
+        )  # fmt: skip
+    return told
 
 
-def _alike(given: Form, wanted: Form, rule: ComparisonSettings) -> bool:
-    return len(given) == len(wanted) and all(_near(one, other, rule) for one, other in zip(given, wanted, strict=True))
+def told(of: Comparison) -> dict[str, JsonValue]:
+    """The whole comparison as JSON, without the rows' texts."""
+    measured: dict[str, JsonValue] = {ref: each.model_dump(mode="json") for ref, each in of.measured.items()}
+    return {
+        "rows": list(rows(of)), "task": of.task, "dataset": str(of.dataset), "margin": of.margin,
+        "sides": [side.word for side in of.sides], "pairs": list(pairs(of)), "measured": measured,
+    }  # fmt: skip
 
 
-def _near(given: str | Quantity | Day, wanted: str | Quantity | Day, rule: ComparisonSettings) -> bool:
-    if not isinstance(given, Quantity) or not isinstance(wanted, Quantity):
-        return given == wanted
-    if given.unit != wanted.unit:
-        return False
-    number = given.number * given.size / wanted.size
-    return math.isclose(
-        number, wanted.number, rel_tol=0.0, abs_tol=max(rule.absolute, rule.relative * abs(wanted.number))
-    )
+def keep(platform: Platform, of: Comparison, began: float) -> Artifact:
+    """Store it with all its rows and its page as `comparison:TASK@…`; their answers need not be asked for again."""
+    now = platform.clock.now()
+    folder = platform.lake.scratch(f"comparison-{now:%Y%m%d%H%M%S%f}")
+    whole = {"at": now.isoformat(), **told(of)}
+    (folder / "comparison.json").write_text(json.dumps(whole, ensure_ascii=False, indent=1))
+    for number, pair in enumerate(of.pairs, 1):
+        (folder / f"report-{number}.json").write_text(pair.model_dump_json(indent=1))
+    (folder / "report.html").write_text(drawn(of))
+    meta: dict[str, JsonValue] = {"candidates": [side.ref for side in of.sides], "at": now.isoformat()}
+    return shelf.put(platform, COMPARISON, of.task, of.task, folder, meta, began)
 
 
-def _paired(given: Sequence[Form], wanted: Sequence[Form], rule: ComparisonSettings) -> bool:
-    """Whether each item has one of the other side for itself (Kuhn 1955); nearness does not carry over: greed errs."""
-    taken: dict[int, int] = {}
+def drawn(of: Comparison) -> str:
+    """The comparison as one HTML page."""
+    first = of.sides[0]
+    title = f"{of.task}: {', '.join(side.word for side in of.sides[1:])} against {first.word}"
+    parts: list[Html | None] = [_overview(of), _map(of)]
+    for side, pair in zip(of.sides[1:], of.pairs, strict=True):
+        groups = slices.groups(pair)
+        metric = slices.first_metric(pair)
+        parts += [
+            el("h2", f"{side.word} against {first.word}") if len(of.pairs) > 1 else None,
+            sections.advices(_advice(of, pair, groups)),
+            sections.gains(pair),
+            sections.grouped(groups),
+            sections.examples(pair, metric) if metric else None,
+        ]
+    parts.append(sections.costs({side.word: of.measured.get(side.ref) for side in of.sides}))
+    refs = [(side.word, side.ref) for side in of.sides] + [("dataset", str(of.dataset))]
+    parts.append(sections.provenance(refs, {}))
+    parts.append(sections.again([f"noria compare --task {of.task} {' '.join(side.word for side in of.sides)}"]))
+    return page.assembled(title, *parts)
 
-    def place(item: int, tried: set[int]) -> bool:
-        for other, form in enumerate(wanted):
-            if other not in tried and _alike(given[item], form, rule):
-                tried.add(other)
-                if other not in taken or place(taken[other], tried):
-                    taken[other] = item
-                    return True
-        return False
 
-    return all(place(item, set()) for item in range(len(given)))
+def _advice(of: Comparison, pair: Report, groups: Sequence[slices.Group]) -> list[advice.Advice]:
+    return advice.of(pair, advice.Known(margin=of.margin, groups=groups))
+
+
+def _overview(of: Comparison) -> Html:
+    metric = of.scores[0][0].metric
+    bars = [
+        Bar(f"{side.word} ({side.kind})", own[0].low, own[0].value, own[0].high,
+            f"{own[0].value:.3f} [{own[0].low:.3f}, {own[0].high:.3f}]", "even")
+        for side, own in zip(of.sides, of.scores, strict=True)
+    ]  # fmt: skip
+    told_rows = [
+        [str(row["side"]), str(row["kind"]), str(row["metric"]), f"{row['value']:.4f}", f"{row['low']:.4f}",
+         f"{row['high']:.4f}", str(row["verdict"] or "")]
+        for row in rows(of)
+    ]  # fmt: skip
+    columns = ["side", "kind", "metric", "value", "low", "high", f"against {of.sides[0].word}"]
+    return join(
+        el("h2", "Side by side"),
+        forest(bars, f"Mean {metric} of each side by itself, with its interval. Pairs tell more: see the gains.",
+               zero=False),
+        sections.table(columns, told_rows, numbers=(3, 4, 5)),
+    )  # fmt: skip
+
+
+def _map(of: Comparison) -> Html | None:
+    dots = [
+        Dot(side.word, took.p50_ms, own[0].value)
+        for side, own in zip(of.sides, of.scores, strict=True)
+        if (took := of.measured.get(side.ref)) is not None and took.p50_ms is not None
+    ]
+    if len(dots) < 2:
+        return None
+    caption = "Quality and latency together: up is better, left is faster."
+    return scatter(dots, "p50 latency, ms", of.scores[0][0].metric, caption)

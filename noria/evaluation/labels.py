@@ -11,8 +11,8 @@ from pydantic import JsonValue
 
 from noria import prompts
 from noria.errors import Conflict, Invalid, NotFound
-from noria.evaluation.comparison import Judge, same
 from noria.evaluation.queue import Batch, Wanted, alone, batches, eligible, rules_of
+from noria.evaluation.truth import Judge, same
 from noria.ports import Platform, Recorder
 from noria.settings import LabelSettings
 from noria.stats.agreement import cohen_kappa, krippendorff_alpha

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pydantic import JsonValue
 
 from noria.errors import Conflict, Invalid
-from noria.evaluation.comparison import same
 from noria.evaluation.labels import given, worth
+from noria.evaluation.truth import same
 from noria.ports import Platform
 from noria.settings import ComparisonSettings, LabelSettings, LightSettings
 from noria.stats import conformal, trust

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from noria import prompts
-from noria.evaluation import metrics, parity
+from noria.evaluation import metrics, page, parity, sheet, slices
 from noria.evaluation.answers import Examiner, recorded, sealed_rows
 from noria.stage import Look, Work
 from noria.stats.paired import bootstrap
@@ -69,7 +69,7 @@ def candidate(look: Look | Work, adapter: Ref | None) -> Candidate:
 
 
 def work(work: Work) -> Mapping[str, JsonValue]:
-    """Write `report.json`, the answers beside it and a picture of the intervals."""
+    """Write `report.json`, the answers beside it, a picture of the intervals and a page of it all."""
     new = candidate(work, work.inputs["adapter"].ref)
     old = Candidate.model_validate(work.observed)
     rows = sealed_rows(work.folder("dataset"))
@@ -81,7 +81,7 @@ def work(work: Work) -> Mapping[str, JsonValue]:
         after = examiner.answers(new, rows, work.progress, "candidate answers")
         known = examiner.known
     names = list(dict.fromkeys((work.task.gate.metric, *work.task.metrics)))
-    scores = scored(rows, before, after, names)
+    scores = slices.tagged(scored(rows, before, after, names), rows)
     report = Report(
         candidate=new,
         champion=old,
@@ -92,7 +92,15 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     (work.out / "report.json").write_text(report.model_dump_json(indent=1))
     _keep_answers(work.out / "answers.jsonl", known, {str(new.ref), str(old.ref)})
     work.platform.draw(report, work.out / "report.png")
-    return {"candidate": str(new.ref), "champion": str(old.ref), **_summary(report), **checks}
+    shown = sheet.of_stage(work, report)
+    (work.out / "report.html").write_text(page.of(shown))
+    return {
+        "candidate": str(new.ref),
+        "champion": str(old.ref),
+        **_summary(report),
+        **checks,
+        "worse_on": [each.name for each in shown.groups if each.worse],
+    }
 
 
 def scored(

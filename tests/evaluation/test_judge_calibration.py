@@ -47,13 +47,14 @@ def found_out(of: Judge, opinion: Opinion, said: Sequence[Label]) -> Calibration
     return calibrate(of, said, judged)
 
 
-def grade(shown: dict[str, str], noise: random.Random) -> int:
+def grade(shown: dict[str, str]) -> int:
+    # Judges are asked side by side, so that a common generator would be in another order each time.
+    noise = random.Random(shown["answer"])
     return min(5, max(1, int(shown["answer"][0]) + noise.choice([0, 0, 0, 1, -1])))
 
 
 def test_a_fair_judge_is_not_accused() -> None:
-    noise = random.Random(3)
-    found = found_out(judge(), scored(lambda shown: grade(shown, noise)), labels(people=2, own=0.5))
+    found = found_out(judge(), scored(grade), labels(people=2, own=0.5))
     assert found.faults == {}
     kappa, people = found.measures["kappa"], found.measures["kappa_people"]
     assert kappa is not None
@@ -123,17 +124,19 @@ def test_a_judge_that_favours_its_own_model_is_found_out() -> None:
     assert "length" not in found.faults
 
 
+def by_lot(shown: dict[str, str]) -> int:
+    return random.Random(f"lot {shown['answer']}").randint(1, 5)
+
+
 def test_noise_is_found_out() -> None:
-    noise = random.Random(5)
-    found = found_out(judge(), scored(lambda _: noise.randint(1, 5)), labels())
+    found = found_out(judge(), scored(by_lot), labels())
     assert "chance" in found.faults
 
 
 def test_a_judge_that_answers_otherwise_when_asked_otherwise_is_not_steady() -> None:
     of, said = judge(), labels()
-    noise = random.Random(6)
-    once = bench(of, Scripted(scored(lambda shown: grade(shown, noise)))).rule(rows_of(said), Silence())
-    again = bench(of, Scripted(scored(lambda _: noise.randint(1, 5)))).rule(rows_of(said), Silence())
+    once = bench(of, Scripted(scored(grade))).rule(rows_of(said), Silence())
+    again = bench(of, Scripted(scored(by_lot))).rule(rows_of(said), Silence())
     found = calibrate(of, said, once, again).measures["steady"]
     assert found is not None
     assert found["high"] < 0.5

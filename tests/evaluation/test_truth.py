@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noria.errors import Invalid
-from noria.evaluation.comparison import same
+from noria.evaluation.truth import same
 from noria.evaluation.values import Day, Quantity, atoms
 from noria.settings import ComparisonSettings
 
