@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from noria import __version__
-from noria.apps.commands import batch, keys, lights, releases
+from noria.apps.commands import batch, evaluate, keys, lights, releases
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
 from noria.errors import Invalid, NoriaError
 
@@ -200,6 +200,7 @@ app.add_typer(releases.group)
 app.add_typer(keys.group, name="keys")
 app.add_typer(batch.group, name="batch")
 app.add_typer(lights.group, name="lights")
+app.add_typer(evaluate.group, name="evaluate")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,26 @@ class ChatClient:
         except (KeyError, IndexError, TypeError) as error:
             raise self._nonsense() from error
 
+    def prompt_logprobs(self, messages: Sequence[Message], extra: Mapping[str, JsonValue]) -> list[float] | None:
+        """Log-probability of each token of the prompt in nats, 0 for the first; None where the engine gives none.
+
+        The form is vLLM's: for each token an object from token id to its entry, the prompt's own token first.
+        """
+        body: dict[str, JsonValue] = {
+            "model": self.endpoint.model,
+            "messages": [message.model_dump() for message in messages],
+            "temperature": 0,
+            "max_tokens": 1,
+            **extra,
+        }
+        found = self.post(f"{self.endpoint.url}/chat/completions", body).get("prompt_logprobs")
+        if not found:
+            return None
+        try:
+            return [0.0 if each is None else float(next(iter(each.values()))["logprob"]) for each in found]
+        except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+            raise self._nonsense() from error
+
     def post(self, url: str, body: Mapping[str, JsonValue]) -> Any:
         """The JSON reply to a JSON request; raises Invalid or Unavailable."""
         try:

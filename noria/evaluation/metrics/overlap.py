@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from noria.errors import Unavailable
-from noria.evaluation.metrics.metric import Answered, Metric, Sums, by_row, mean_of
+from noria.evaluation.metrics.metric import Answered, Metric, Sums, mean_of
 from noria.evaluation.metrics.text import words
 from noria.stats.statistic import FloatArray, OfSums
 
@@ -57,14 +57,14 @@ def bleu_of(sums: FloatArray) -> FloatArray:
     given, wanted = sums[..., 2 * ORDERS], sums[..., 2 * ORDERS + 1]
     # An order without a match counts as 1/2 of a match, the next such order as 1/4, and so on.
     halved = np.where(matches > 0, matches, 0.5 ** np.cumsum(matches == 0, axis=-1))
-    there = (totals > 0).all(axis=-1) & (matches > 0).any(axis=-1)
+    there = np.asarray((totals > 0).all(axis=-1) & (matches > 0).any(axis=-1))
     shares = np.divide(halved, totals, out=np.ones_like(totals), where=there[..., None])
     longer = np.divide(wanted, given, out=np.ones_like(given), where=given > 0)
     return np.asarray(np.where(there, 100 * np.exp(np.minimum(0.0, 1 - longer) + np.log(shares).mean(axis=-1)), 0.0))
 
 
 def chrf_of(sums: FloatArray) -> FloatArray:
-    """chrF from sums of the answer's, the target's and shared n-grams of characters, order by order; (..., 18)."""
+    """The chrF from sums of the answer's, the target's and shared n-grams of characters, order by order; (..., 18)."""
     given, wanted, shared = (sums[..., part::3] for part in range(3))
     there = (given > 0) & (wanted > 0)
     orders = np.maximum(there.sum(axis=-1), 1)

@@ -74,7 +74,7 @@ def bullet_points(answer: str) -> float:
 
 
 def refusal_rate(answer: str) -> float:
-    """1 where an answer begins by refusing to help, else 0, by set phrases in English, German, French, Spanish, Russian.
+    """1 where an answer begins by refusing to help, else 0, by set phrases (English, German, French, Spanish, Russian).
 
     To say that one does not know is no refusal. Phrases miss what a judge would see.
     """
@@ -111,8 +111,8 @@ def _flesch(name: str, locale: str) -> Metric:
 
     return Metric(
         name=name,
-        definition=f"Flesch reading ease, the formula for {variant.language}: {variant.base:g} - {variant.sentence:g} x "
-        f"words per sentence - {variant.syllable:g} x syllables per word, over all answers together; 60 and more is "
+        definition=f"Flesch reading ease, the formula for {variant.language}: {variant.base:g} - {variant.sentence:g} "
+        f"x words per sentence - {variant.syllable:g} x syllables per word, over all answers together; 60 and more is "
         "plain language. 0 for no words.",
         source=f"{variant.source}; library textstat",
         reads=("answer",),
@@ -124,16 +124,10 @@ def _flesch(name: str, locale: str) -> Metric:
 
 
 _COUNTED = "counted by noria"
-CHARACTERS = mean_of(
-    characters, low=0, higher_is_better=False, unit="characters per answer", source=_COUNTED
-)
+CHARACTERS = mean_of(characters, low=0, higher_is_better=False, unit="characters per answer", source=_COUNTED)
 WORDS = mean_of(words, low=0, higher_is_better=False, unit="words per answer", source=_COUNTED)
-BULLET_POINTS = mean_of(
-    bullet_points, low=0, higher_is_better=False, unit="lines per answer", source=_COUNTED
-)
-REFUSAL_RATE = mean_of(
-    refusal_rate, low=0, high=1, higher_is_better=False, unit="share", source="phrases by noria"
-)
+BULLET_POINTS = mean_of(bullet_points, low=0, higher_is_better=False, unit="lines per answer", source=_COUNTED)
+REFUSAL_RATE = mean_of(refusal_rate, low=0, high=1, higher_is_better=False, unit="share", source="phrases by noria")
 SUPPORT = mean_of(
     support, low=0, high=1, unit="share", source="K-Precision: Adlakha et al., 2023, as in noria.guards.grounding"
 )
