@@ -1,5 +1,5 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench bench-gateway conformance soak clean
+.PHONY: install demo test check bench bench-gateway bench-coverage conformance soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,6 +35,10 @@ test: install
 
 bench: install
 	$(BIN)/python benchmarks/startup.py
+
+# How often the intervals of a report hold the truth: benchmarks/results/coverage.json and coverage.png.
+bench-coverage: install
+	$(BIN)/python benchmarks/coverage.py
 
 # The gateway beside nginx, vllm-router, smg and LiteLLM; what is not there yet is installed first.
 bench-gateway: install

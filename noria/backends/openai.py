@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -95,21 +94,9 @@ class AttachedEngine:
     def logprob(self, messages: Sequence[Message], answer: str, adapter: Ref | None) -> tuple[float, int]:
         """Sum of the log-probabilities of the answer's tokens and their number; for kinds with `prompt_logprobs`.
 
-        vLLM gives them for a prompt that ends in the answer; which tokens are the answer's is known from the length of
-        the prompt without it. Raises Invalid for a server that does not give them.
+        Raises Invalid for a server that does not give them.
         """
-        extra = self.extra(adapter)
-        before = self._chat.answer(messages, extra, 1, ()).prompt_tokens
-        body: dict[str, JsonValue] = {
-            **extra, "prompt_logprobs": 0, "add_generation_prompt": False, "continue_final_message": True,
-        }  # fmt: skip
-        given = self._chat.prompt_logprobs([*messages, Message(role="assistant", content=answer)], body)
-        if before is None or given is None:
-            raise Invalid(
-                f"engine '{self.endpoint.url}' gives no log-probabilities of a prompt",
-                "use vLLM (kind = 'vllm'), or leave out metrics that need them",
-            )
-        return math.fsum(given[before:]), len(given) - before
+        return self._chat.likelihood(messages, answer, self.extra(adapter))
 
     def alive(self) -> bool:
         """Whether it lists its models within 5 s."""

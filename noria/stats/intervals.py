@@ -38,16 +38,18 @@ SKEWED = 25
 """An interval without an end is too narrow where there are fewer conversations than this times their squared skewness
 (Cochran, "Sampling Techniques", 1977, section 2.15)."""
 RESAMPLES = 2000
+ALIKE = "all rows are alike: nothing is known of others"
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A value, where it lies with the stated confidence, and how that was found, with a warning where it is due."""
+    """A value, where it lies with the stated confidence, how that was found, and what must be known of it."""
 
     value: float
     low: float
     high: float
     method: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def of(rows: FloatArray, clusters: Sequence[str], statistic: Statistic, *, confi
     if count == len(rows) and binary(rows, statistic):
         share = statistic.value(rows)
         low, high = wilson(share, count, normal(confidence))
-        return Bounds(share, low, high, told("Wilson", count))
+        return Bounds(share, low, high, "Wilson", few(count))
     sums = summed(rows, member, count)
     found = jackknife(sums, statistic)
     if count > 1 and math.isinf(statistic.high - statistic.low):
@@ -106,9 +108,15 @@ def jackknife(sums: FloatArray, statistic: OfSums) -> Jackknife:
     return Jackknife(value, (count - 1) * (without.mean() - without))
 
 
-def resampled(sums: FloatArray, statistic: OfSums, resamples: int = RESAMPLES, seed: int = 0) -> FloatArray:
-    """Values of bootstrap samples of the clusters, each as large as they are; shape (resamples,)."""
-    return statistic.of(_draws(len(sums), resamples, seed) @ sums)
+@functools.lru_cache(maxsize=2)
+def draws(count: int, resamples: int = RESAMPLES, seed: int = 0) -> FloatArray:
+    """How often each cluster is drawn into each bootstrap sample; shape (resamples, count).
+
+    Times the clusters' sums these are the sums of the samples: the whole bootstrap is one product of matrices.
+    """
+    drawn = np.random.default_rng(seed).integers(0, count, size=(resamples, count))
+    places = (drawn + count * np.arange(resamples)[:, None]).ravel()
+    return np.bincount(places, minlength=resamples * count).reshape(resamples, count).astype(np.float64)
 
 
 def wilson(share: float, rows: float, critical: float) -> tuple[float, float]:
@@ -135,10 +143,9 @@ def student(confidence: float, clusters: int) -> float:
     return float(_special().stdtrit(clusters - 1, (1 + confidence) / 2)) if clusters > 1 else math.inf
 
 
-def told(method: str, clusters: int, *warnings: str) -> str:
-    """A method's name with what must be known of its use."""
-    few = (f"fewer than {FEW} conversations",) if clusters < FEW else ()
-    return "; ".join((method, *few, *warnings))
+def few(clusters: int) -> tuple[str, ...]:
+    """A warning where there are fewer conversations than any interval was shown to need."""
+    return (f"fewer than {FEW} conversations",) if clusters < FEW else ()
 
 
 def quantile_shares(
@@ -163,14 +170,15 @@ def _of_quantile(
         statistic.value(values[:, None]),
         float(np.quantile(values, first)) if first > 0 else statistic.low,
         float(np.quantile(values, last)) if last < 1 else statistic.high,
-        told("Woodruff", count, *warning),
+        "Woodruff",
+        (*few(count), *warning),
     )
 
 
 def _within(found: Jackknife, statistic: OfSums, count: int, confidence: float) -> Bounds:
     """Wilson's interval on a scale from 0 to 1, with as many rows as the standard error says."""
     if count == 1:
-        return Bounds(found.value, statistic.low, statistic.high, told("none", count))
+        return Bounds(found.value, statistic.low, statistic.high, "none", few(count))
     span = statistic.high - statistic.low
     share, error = (found.value - statistic.low) / span, found.error / span
     effective, scarce = float(count), True
@@ -182,7 +190,8 @@ def _within(found: Jackknife, statistic: OfSums, count: int, confidence: float) 
         found.value,
         statistic.low + span * low,
         statistic.low + span * high,
-        told("Wilson, effective rows", count, *(("widened: hardly any row differs",) if scarce else ())),
+        "Wilson, effective rows",
+        (*few(count), *(("widened: hardly any row differs",) if scarce else ())),
     )
 
 
@@ -190,8 +199,8 @@ def _without_end(sums: FloatArray, statistic: OfSums, found: Jackknife, confiden
     """Bootstrap-t: how many standard errors off the value is, rather than how far, is read off the resamples."""
     count = len(sums)
     if not found.error:
-        return Bounds(found.value, found.value, found.value, told("none", count, "no conversation differs"))
-    drawn = _draws(count, RESAMPLES, 0)
+        return Bounds(found.value, found.value, found.value, "none", (*few(count), ALIKE))
+    drawn = draws(count)
     whole = drawn @ sums
     values, error = statistic.of(whole), _linear_error(sums, statistic)
     errors = np.sqrt((drawn * (_slopes(statistic, whole) @ sums.T) ** 2).sum(axis=1) * count / (count - 1))
@@ -204,7 +213,8 @@ def _without_end(sums: FloatArray, statistic: OfSums, found: Jackknife, confiden
         found.value,
         max(statistic.low, float(low)),
         min(statistic.high, float(high)),
-        told("bootstrap-t", count, *(("very skewed: may be too narrow",) if skewed else ())),
+        "bootstrap-t",
+        (*few(count), *(("very skewed: may be too narrow",) if skewed else ())),
     )
 
 
@@ -227,14 +237,6 @@ def _skewness(values: FloatArray) -> float:
     away = values - values.mean()
     spread = float((away**2).mean())
     return float((away**3).mean()) / spread**1.5 if spread > 0 else 0.0
-
-
-@functools.lru_cache(maxsize=4)
-def _draws(count: int, resamples: int, seed: int) -> FloatArray:
-    """How often each cluster is drawn into each sample; shape (resamples, count)."""
-    drawn = np.random.default_rng(seed).integers(0, count, size=(resamples, count))
-    places = (drawn + count * np.arange(resamples)[:, None]).ravel()
-    return np.bincount(places, minlength=resamples * count).reshape(resamples, count).astype(np.float64)
 
 
 def _special() -> ModuleType:

@@ -87,7 +87,7 @@ def compare(
         better, worse = int((after[:, 0] > before[:, 0]).sum()), int((after[:, 0] < before[:, 0]).sum())
         low, high = tango(better, worse, len(before), intervals.normal(confidence))
         p_value = mcnemar(better, worse)
-        gain = intervals.Bounds(new.value - old.value, low, high, intervals.told("Tango", len(before)))
+        gain = intervals.Bounds(new.value - old.value, low, high, "Tango", _warned(len(before), better + worse))
     else:
         gain = _of_sums(before, after, clusters, statistic, confidence)
     return Interval(
@@ -102,7 +102,7 @@ def compare(
         higher_is_better=higher_is_better,
         before_bounds=(_short(old.low), _short(old.high)),
         after_bounds=(_short(new.low), _short(new.high)),
-        method=gain.method,
+        method=_told(gain, old, new),
         p_value=p_value,
     )
 
@@ -155,20 +155,20 @@ def _of_sums(
     change = intervals.Jackknife(new.value - old.value, new.influence - old.influence)
     critical, span = intervals.student(confidence, count), statistic.high - statistic.low
     if count == 1:
-        return intervals.Bounds(change.value, -span, span, intervals.told("none", count))
+        return intervals.Bounds(change.value, -span, span, "none", intervals.few(count))
     moved = int(np.count_nonzero(change.value + change.influence))
     if math.isinf(span) and moved >= SCARCE:
         half = critical * change.error
-        return intervals.Bounds(change.value, change.value - half, change.value + half, intervals.told("t", count))
-    warnings = ("widened: hardly any conversation changed",) if moved < SCARCE else ()
+        return intervals.Bounds(change.value, change.value - half, change.value + half, "t", intervals.few(count))
+    warnings = _warned(count, moved)
     if math.isinf(span):
         # As if nothing could change by more than what was seen differs.
         seen = np.concatenate([statistic.each(before), statistic.each(after)])
         span = float(seen.max() - seen.min())
     if not span:
-        return intervals.Bounds(0.0, 0.0, 0.0, intervals.told("none", count, "no row differs from another"))
+        return intervals.Bounds(0.0, 0.0, 0.0, "none", (*intervals.few(count), intervals.ALIKE))
     low, high = _effective_tango(change, count, span, critical)
-    return intervals.Bounds(change.value, low, high, intervals.told("Tango, effective rows", count, *warnings))
+    return intervals.Bounds(change.value, low, high, "Tango, effective rows", warnings)
 
 
 def _effective_tango(change: intervals.Jackknife, count: int, span: float, critical: float) -> tuple[float, float]:
@@ -200,7 +200,7 @@ def _of_quantiles(
         gain,
         gain - _apart(new.value - new.low, old.high - old.value, alike),
         gain + _apart(new.high - new.value, old.value - old.low, alike),
-        new.method.replace("Woodruff", "MOVER, Woodruff"),
+        "MOVER",
     )
 
 
@@ -208,6 +208,17 @@ def _apart(one: float, other: float, alike: float) -> float:
     if math.isinf(one + other):
         return math.inf
     return math.sqrt(max(0.0, one**2 + other**2 - 2 * alike * one * other))
+
+
+def _warned(clusters: int, moved: int) -> tuple[str, ...]:
+    few = intervals.few(clusters)
+    return (*few, "widened: hardly any conversation changed") if moved < SCARCE else few
+
+
+def _told(gain: intervals.Bounds, old: intervals.Bounds, new: intervals.Bounds) -> str:
+    """How the three intervals were found, and every warning once."""
+    warnings = dict.fromkeys((*gain.warnings, *old.warnings, *new.warnings))
+    return "; ".join((f"gain: {gain.method}", f"values: {new.method}", *warnings))
 
 
 def _short(value: float) -> float:
