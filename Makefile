@@ -1,5 +1,5 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench bench-gate bench-gateway conformance soak clean
+.PHONY: install demo test check bench bench-coverage bench-gate bench-gateway conformance soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -39,6 +39,10 @@ bench: install
 # Simulated lives of a task: false promotions, false rollbacks, power, beside two simpler gates.
 bench-gate: install
 	$(BIN)/python benchmarks/gate.py
+
+# How often the intervals of a report hold the truth: benchmarks/results/coverage.json and coverage.png.
+bench-coverage: install
+	$(BIN)/python benchmarks/coverage.py
 
 # The gateway beside nginx, vllm-router, smg and LiteLLM; what is not there yet is installed first.
 bench-gateway: install

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import Field, JsonValue, PlainSerializer, StringConstraints
 
 from noria.names import Digest as Digest
 from noria.names import Record as Record
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Verdict = Literal["promote", "refuse", "inconclusive"]
 Split = Literal["train", "test"]
+Bound = Annotated[float, PlainSerializer(lambda value: value if isfinite(value) else str(value), when_used="json")]
+"""An end of an interval; infinite where there is none, and then a text in JSON, which knows no infinity."""
 Metrics = dict[str, float]
 """Metric name to value, in the metric's own unit; `noria.evaluation.metrics` has definitions, ranges and directions."""
 
@@ -130,22 +133,26 @@ class Interval(Record):
     """A paired comparison on one metric: values before and after, the gain (after minus before) and its bounds.
 
     `before_bounds` and `after_bounds` are intervals of the two values by themselves, at the same confidence; `error` is
-    the standard error of the gain, over so many `clusters` (conversations).
+    the standard error of the gain, over so many `clusters` (conversations). `method` says how the gain's bounds were
+    found, with a warning where it is due; `p_value` is McNemar's exact one for independent rows that are right or
+    wrong. A bound that does not exist is infinite.
     """
 
     name: str
     before: float
     after: float
     gain: float
-    low: float
-    high: float
+    low: Bound
+    high: Bound
     rows: int
     confidence: float = 0.95
     higher_is_better: bool = True
     error: float | None = None
     clusters: int = 0
-    before_bounds: tuple[float, float] | None = None
-    after_bounds: tuple[float, float] | None = None
+    before_bounds: tuple[Bound, Bound] | None = None
+    after_bounds: tuple[Bound, Bound] | None = None
+    method: str = ""
+    p_value: float | None = None
 
 
 class Scored(Record):
@@ -315,6 +322,8 @@ class Caps:
     """Takes token ids as a prompt and returns the next token's id."""
     batch_invariant: bool = False
     """A greedy answer does not depend on which other answers are computed beside it."""
+    prompt_logprobs: bool = False
+    """Gives the log-probability of a text that it did not write."""
 
 
 @dataclass(frozen=True, slots=True)

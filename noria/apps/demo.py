@@ -22,11 +22,11 @@ from noria.apps.memory import PeakMemory
 from noria.apps.screen import Screen, table_of
 from noria.backends.child import spawn, stop
 from noria.errors import Conflict, NotFound, Unavailable
-from noria.evaluation import report
 from noria.evaluation.answers import Examiner, recorded, sealed_rows
+from noria.evaluation.metrics import Answered, find
 from noria.ports import Platform
 from noria.registry import lineage
-from noria.stats.paired import bootstrap
+from noria.stats.paired import of_scores
 from noria.types import Interval, Report
 
 TASK = "helpdesk"
@@ -156,8 +156,8 @@ def summarise(platform: Platform, first: cycle.Turn, second: cycle.Turn, screen:
     with Examiner(platform, task, [], log, recorded(platform, name)) as examiner:
         answers = examiner.answers(base, sealed, screen, "the base on the new topic")
     metric = task.gate.metric
-    by_base = report.scored(sealed, answers, answers, [metric])
-    scores = {row.id: row.before[metric] for row in by_base}
+    pairs = [Answered(answer, row.target) for answer, row in zip(answers, sealed, strict=True)]
+    scores = dict(zip([row.id for row in sealed], find(metric).each(pairs), strict=True))
     old = [row.id for row in two.rows if row.slice == "task"]
     of_base = {row.id: row.before[metric] for row in one.rows}
     return {
@@ -173,7 +173,7 @@ def _three(two: Report, metric: str, base: Sequence[float], group: str) -> dict[
     rows = [row for row in two.rows if row.slice == group]
     clusters = [row.conversation for row in rows]
     before, after = [row.before[metric] for row in rows], [row.after[metric] for row in rows]
-    against: Interval = bootstrap(metric, before, after, clusters)
+    against: Interval = of_scores(metric, before, after, clusters)
     told: dict[str, Any] = {
         "base": round(sum(base) / max(1, len(base)), 4),
         "turn1": round(against.before, 4),
@@ -184,7 +184,7 @@ def _three(two: Report, metric: str, base: Sequence[float], group: str) -> dict[
         "rows": len(rows),
     }
     if len(base) == len(rows):
-        over_base = bootstrap(metric, base, before, clusters)
+        over_base = of_scores(metric, base, before, clusters)
         told["turn1_over_base"] = {"gain": over_base.gain, "low": over_base.low, "high": over_base.high}
     return told
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from noria.cycle import Turn
@@ -10,6 +11,7 @@ from noria.deployment import risk
 from noria.deployment.slices import trial_of
 from noria.deployment.watcher import follow
 from noria.evaluation.lights import Calibrated
+from noria.evaluation.metrics import Metric
 from noria.ports import Platform
 from noria.stats.conformal import Certified
 from noria.types import Deployment, Interval, Report
@@ -56,6 +58,21 @@ def report_of(platform: Platform, turn: Turn) -> Report | None:
 def metric(each: Interval) -> dict[str, Any]:
     """An interval as JSON."""
     return each.model_dump(mode="json")
+
+
+def metric_told(each: Metric) -> dict[str, Any]:
+    """A metric as JSON; a range without an end has None there."""
+    return {
+        "name": each.name,
+        "needs": {"target": "ground truth", "context": "context", "none": "nothing"}[each.needs],
+        "reads": list(each.reads),
+        "low": each.low if isfinite(each.low) else None,
+        "high": each.high if isfinite(each.high) else None,
+        "better": "higher" if each.higher_is_better else "lower",
+        "unit": each.unit,
+        "definition": each.definition,
+        "source": each.source,
+    }
 
 
 def status(platform: Platform) -> dict[str, Any]:

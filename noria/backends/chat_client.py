@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,6 +79,36 @@ class ChatClient:
             )
         except (KeyError, IndexError, TypeError) as error:
             raise self._nonsense() from error
+
+    def likelihood(self, messages: Sequence[Message], answer: str, extra: Mapping[str, JsonValue]) -> tuple[float, int]:
+        """Sum of the log-probabilities of an answer's tokens after the messages, in nats, and how many they are.
+
+        vLLM gives one for each token of a prompt, which here ends in the answer; how many of them come before it is
+        known from the prompt without it. Raises Invalid for an engine that gives none, else as `answer` does.
+        """
+        before = self.answer(messages, extra, 1, ()).prompt_tokens
+        body: dict[str, JsonValue] = {
+            "model": self.endpoint.model,
+            "messages": [*(message.model_dump() for message in messages), {"role": "assistant", "content": answer}],
+            "temperature": 0,
+            "max_tokens": 1,
+            "prompt_logprobs": 0,
+            "add_generation_prompt": False,
+            "continue_final_message": True,
+            **extra,
+        }
+        found = self.post(f"{self.endpoint.url}/chat/completions", body).get("prompt_logprobs")
+        if not found or before is None:
+            raise Invalid(
+                f"engine '{self._name}' gives no log-probabilities of a prompt",
+                "use vLLM (kind = 'vllm'), or leave out metrics that need them",
+            )
+        try:
+            # By token: an object from token id to its entry, the prompt's own token first.
+            own = [float(next(iter(each.values()))["logprob"]) for each in found[max(1, before) :]]
+        except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+            raise self._nonsense() from error
+        return math.fsum(own), len(own)
 
     def post(self, url: str, body: Mapping[str, JsonValue]) -> Any:
         """The JSON reply to a JSON request; raises Invalid or Unavailable."""

@@ -68,7 +68,7 @@ class FakeEngines:
     @property
     def caps(self) -> Caps:
         """All of them: answers come from a table."""
-        return Caps(lora=True, exact_tokens=True, batch_invariant=True)
+        return Caps(lora=True, exact_tokens=True, batch_invariant=True, prompt_logprobs=True)
 
     def base(self, settings: EngineSettings) -> tuple[Ref, str]:
         """The base is named as the settings name it; its content is the table. Raises Invalid without `model`."""
@@ -122,6 +122,10 @@ class FakeEngine:
         body: dict[str, JsonValue] = {**self.extra(adapter), "prompt": list(tokens)}
         reply = self._chat.post(f"{self._root}/completion", body)
         return int(reply["id"]), float(reply["logprob"])
+
+    def logprob(self, messages: Sequence[Message], answer: str, adapter: Ref | None) -> tuple[float, int]:
+        """A tenth of a nat for each letter of the answer's words."""
+        return self._chat.likelihood(messages, answer, self.extra(adapter))
 
     def alive(self) -> bool:
         """Whether it answers."""
@@ -186,6 +190,7 @@ class _Server(ThreadingHTTPServer):
             "model": self.model,
             "choices": [{**choice, "finish_reason": finish}],
             "usage": {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count},
+            "prompt_logprobs": _logprobs(messages) if "prompt_logprobs" in body else None,
         }
 
     def next_token(self, body: Mapping[str, Any]) -> dict[str, JsonValue]:
@@ -261,6 +266,12 @@ class _Handler(BaseHTTPRequestHandler):
         for chunk in chunks:
             self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
         self.wfile.write(b"data: [DONE]\n\n")
+
+
+def _logprobs(messages: Sequence[Mapping[str, Any]]) -> list[JsonValue]:
+    """As vLLM gives them: nothing for the first token, then one entry by token id."""
+    words = [word for message in messages for word in str(message["content"]).split()]
+    return [None, *({str(len(word)): {"logprob": -len(word) / 10, "rank": 1}} for word in words[1:])]
 
 
 def _question(text: str) -> str:

@@ -20,17 +20,23 @@ ROOTED: Final[Mapping[str, tuple[str, ...]]] = {"vllm": ("/tokenize", "/classify
 
 
 def open() -> EngineKind:
-    """What the entry points `openai` and `vllm` of the group `noria.engines` open."""
+    """What the entry point `openai` of the group `noria.engines` opens."""
     return OpenAI()
 
 
-class OpenAI:
-    """Port `EngineKind`: attaches a running server. It cannot be given adapters."""
+def open_vllm() -> EngineKind:
+    """What the entry point `vllm` of the group `noria.engines` opens."""
+    return OpenAI(Caps(prompt_logprobs=True))
 
-    @property
-    def caps(self) -> Caps:
-        """Neither adapters nor exact tokens: nothing beyond chat is common to all makes."""
-        return Caps()
+
+class OpenAI:
+    """Port `EngineKind`: attaches a running server. It cannot be given adapters.
+
+    `caps` has neither adapters nor exact tokens: nothing beyond chat is common to all makes.
+    """
+
+    def __init__(self, caps: Caps | None = None) -> None:
+        self.caps = caps or Caps()
 
     def base(self, settings: EngineSettings) -> tuple[Ref, str]:
         """The first model that the server lists; the digest is that of its address and the model's id.
@@ -84,6 +90,13 @@ class AttachedEngine:
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """Not offered; always raises Invalid. Ask `caps.exact_tokens` first."""
         raise Invalid("an attached engine takes no token ids", "use an engine whose caps say exact_tokens")
+
+    def logprob(self, messages: Sequence[Message], answer: str, adapter: Ref | None) -> tuple[float, int]:
+        """Sum of the log-probabilities of the answer's tokens and their number; for kinds with `prompt_logprobs`.
+
+        Raises Invalid for a server that does not give them.
+        """
+        return self._chat.likelihood(messages, answer, self.extra(adapter))
 
     def alive(self) -> bool:
         """Whether it lists its models within 5 s."""

@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import pyarrow.parquet as pq
 
 from noria import prompts
 from noria.errors import Unavailable
+from noria.evaluation.likelihood import Scorer
+from noria.evaluation.metrics import Answered
 from noria.ports import Engine, Index, Platform, Progress
-from noria.settings import TaskSettings
+from noria.settings import PriceSettings, TaskSettings
 from noria.types import Candidate, Example, Message, Ref, digest_of
 
+Result = TypeVar("Result")
 STARTS = 3
 """How often an engine that died is started again before the evaluation gives up."""
 
@@ -30,6 +34,16 @@ def sealed_rows(dataset: Path) -> list[Example]:
     """The test side of a dataset, in order of id."""
     rows = pq.read_table(dataset / "test.parquet").to_pylist()
     return [Example.model_validate({**row, "messages": json.loads(row["messages"])}) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an engine answered, in how many seconds, and the tokens it counted; None where that was not measured."""
+
+    text: str
+    seconds: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -59,15 +73,15 @@ class Examiner:
     """Asks candidates; holds engines with all the adapters it was made for. Use it as a context manager.
 
     A greedy answer is a function of candidate and prompt, so an answer that an earlier report holds is taken from
-    there (`known`: candidate ref and prompt digest to answer). For this to be so, an engine that is not batch
-    invariant is asked one question at a time, and several of them share the machine's cores.
+    there (`known`: candidate ref and prompt digest to answer), with the seconds it took then. For this to be so, an
+    engine that is not batch invariant is asked one question at a time, and several of them share the machine's cores.
     """
 
     platform: Platform
     task: TaskSettings
     adapters: Sequence[Ref]
     log: Path
-    known: dict[tuple[str, str], str] = field(default_factory=dict)
+    known: dict[tuple[str, str], Reply] = field(default_factory=dict)
     _seats: list[_Seat] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -96,61 +110,147 @@ class Examiner:
 
     def answers(self, candidate: Candidate, rows: Sequence[Example], progress: Progress, label: str) -> list[str]:
         """The candidate's answers to the rows, in their order; the context comes from the candidate's own index."""
-        asked = self.asked(candidate, rows)
+        return [each.answer for each in self.answered(candidate, rows, progress, label)]
+
+    def answered(
+        self, candidate: Candidate, rows: Sequence[Example], progress: Progress, label: str, *, likelihood: bool = False
+    ) -> list[Answered]:
+        """The answers with all that metrics may read of them.
+
+        With `likelihood` the targets' log-probabilities too, for which the engine must have `caps.prompt_logprobs`.
+        """
+        contexts = self._contexts(candidate, rows)
+        asked = self._rendered(rows, contexts)
+        replies = self._replies(candidate, asked, progress, label)
+        probable: Sequence[tuple[float | None, int | None]] = [(None, None)] * len(rows)
+        if likelihood:
+            probable = self._likelihood(
+                candidate, asked, [row.target for row in rows], progress, f"{label}: likelihood"
+            )
+        price = self.platform.settings.engines[self.task.engine].price
+        return [
+            Answered(
+                answer=reply.text,
+                target=row.target or None,
+                question=row.messages[-1].content,
+                context=context,
+                logprob=logprob,
+                target_tokens=tokens,
+                seconds=reply.seconds,
+                prompt_tokens=reply.prompt_tokens,
+                completion_tokens=reply.completion_tokens,
+                cost=_cost(reply, price),
+            )
+            for row, context, reply, (logprob, tokens) in zip(rows, contexts, replies, probable, strict=True)
+        ]
+
+    def _replies(
+        self, candidate: Candidate, asked: Sequence[list[Message]], progress: Progress, label: str
+    ) -> list[Reply]:
         keys = [(str(candidate.ref), digest_of([message.model_dump() for message in turns])) for turns in asked]
         missing = sorted({key: turns for key, turns in zip(keys, asked, strict=True) if key not in self.known}.items())
-        progress.update(label, 0, len(missing), f"{len(rows) - len(missing)} known" if len(missing) < len(rows) else "")
+        progress.update(
+            label, 0, len(missing), f"{len(asked) - len(missing)} known" if len(missing) < len(asked) else ""
+        )
+        free = self._free()
+        with ThreadPoolExecutor(free.qsize()) as pool:
+            replies = pool.map(lambda item: self._ask(free, partial(self._reply, candidate, item[1])), missing)
+            for done, ((key, _), reply) in enumerate(zip(missing, replies, strict=True), 1):
+                self.known[key] = reply
+                progress.update(label, done, len(missing))
+        return [self.known[key] for key in keys]
+
+    def _likelihood(
+        self,
+        candidate: Candidate,
+        asked: Sequence[list[Message]],
+        targets: Sequence[str],
+        progress: Progress,
+        label: str,
+    ) -> list[tuple[float, int]]:
+        def score(item: tuple[list[Message], str], engine: Engine) -> tuple[float, int]:
+            if not isinstance(engine, Scorer):
+                raise Unavailable("the engine gives no log-probabilities of targets, though its caps say so")
+            return engine.logprob(*item, candidate.adapter)
+
+        free, found = self._free(), []
+        with ThreadPoolExecutor(free.qsize()) as pool:
+            pairs = list(zip(asked, targets, strict=True))
+            for done, each in enumerate(pool.map(lambda item: self._ask(free, partial(score, item)), pairs), 1):
+                found.append(each)
+                progress.update(label, done, len(pairs))
+        return found
+
+    def _free(self) -> SimpleQueue[_Seat]:
         free: SimpleQueue[_Seat] = SimpleQueue()
         for seat in self._seats:
             for _ in range(seat.places):
                 free.put(seat)
-        with ThreadPoolExecutor(free.qsize()) as pool:
-            texts = pool.map(lambda item: self._ask(free, candidate, item[1]), missing)
-            for done, ((key, _), text) in enumerate(zip(missing, texts, strict=True), 1):
-                self.known[key] = text
-                progress.update(label, done, len(missing))
-        return [self.known[key] for key in keys]
+        return free
 
     def asked(self, candidate: Candidate, rows: Sequence[Example]) -> list[list[Message]]:
         """What the candidate is asked for each row: the task's prompt, with the context of its own index."""
+        return self._rendered(rows, self._contexts(candidate, rows))
+
+    def _contexts(self, candidate: Candidate, rows: Sequence[Example]) -> list[str | None]:
         index = self._index(candidate)
-        return [self._messages(index, row) for row in rows]
+        return [self._context(index, row) for row in rows]
+
+    def _rendered(self, rows: Sequence[Example], contexts: Sequence[str | None]) -> list[list[Message]]:
+        return [prompts.render(self.task.system, row.messages, each) for row, each in zip(rows, contexts, strict=True)]
 
     def _index(self, candidate: Candidate) -> Index | None:
         if candidate.index is None or self.task.context is None:
             return None
         return self.platform.indexes.open(self.platform.lake.path(candidate.index) / "index")
 
-    def _messages(self, index: Index | None, row: Example) -> list[Message]:
-        context, wanted = row.context, self.task.context
-        if index is not None and wanted is not None:
-            context = prompts.nearest(index.search, row.messages[-1].content, wanted.k, self.task.context_chars)
-        return prompts.render(self.task.system, row.messages, context)
+    def _context(self, index: Index | None, row: Example) -> str | None:
+        wanted = self.task.context
+        if index is None or wanted is None:
+            return row.context
+        return prompts.nearest(index.search, row.messages[-1].content, wanted.k, self.task.context_chars)
 
-    def _ask(self, free: SimpleQueue[_Seat], candidate: Candidate, messages: Sequence[Message]) -> str:
+    def _ask(self, free: SimpleQueue[_Seat], question: Callable[[Engine], Result]) -> Result:
+        """Put a question to a free engine, and again to a fresh one where it dies."""
         seat = free.get()
         try:
             for _ in range(STARTS - 1):
                 try:
-                    return self._once(seat, candidate, messages)
+                    return question(seat.engine())
                 except Unavailable:
                     continue
-            return self._once(seat, candidate, messages)
+            return question(seat.engine())
         finally:
             free.put(seat)
 
-    def _once(self, seat: _Seat, candidate: Candidate, messages: Sequence[Message]) -> str:
-        given = seat.engine().answer(messages, candidate.adapter, self.task.max_tokens, [prompts.STOP])
-        return prompts.answer_of(given.text)
+    def _reply(self, candidate: Candidate, messages: Sequence[Message], engine: Engine) -> Reply:
+        began = time.perf_counter()
+        given = engine.answer(messages, candidate.adapter, self.task.max_tokens, [prompts.STOP])
+        seconds = round(time.perf_counter() - began, 4)
+        return Reply(prompts.answer_of(given.text), seconds, given.prompt_tokens, given.completion_tokens)
 
 
-def recorded(platform: Platform, name: str) -> dict[tuple[str, str], str]:
-    """Answers that earlier reports of the task hold."""
-    known: dict[tuple[str, str], str] = {}
+def _cost(reply: Reply, price: PriceSettings) -> float | None:
+    if reply.prompt_tokens is None or reply.completion_tokens is None:
+        return None
+    return (reply.prompt_tokens * price.prompt + reply.completion_tokens * price.completion) / 1e6
+
+
+def recorded(platform: Platform, name: str, *, measured: bool = False) -> dict[tuple[str, str], Reply]:
+    """Answers that earlier reports of the task hold; only those of which the seconds are known where `measured`."""
+    known: dict[tuple[str, str], Reply] = {}
     for _, runs in platform.runs.cycles(name, 50):
         for run in runs:
             if run.stage == "report" and platform.lake.has(run.output):
                 for line in (platform.lake.path(run.output) / "answers.jsonl").read_text().splitlines():
-                    candidate, prompt, answer = json.loads(line)
-                    known.setdefault((candidate, prompt), answer)
+                    candidate, prompt, *rest = json.loads(line)
+                    reply = Reply(*rest)
+                    if reply.seconds is not None or not measured:
+                        known.setdefault((candidate, prompt), reply)
     return known
+
+
+def keep(file: Path, known: Mapping[tuple[str, str], Reply], refs: set[str]) -> None:
+    """Write the answers of these candidates where `recorded` finds them: a JSON list a line."""
+    kept = sorted((*key, *astuple(reply)) for key, reply in known.items() if key[0] in refs)
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))

@@ -10,16 +10,17 @@ from statistics import fmean
 
 from noria import prompts
 from noria.errors import Conflict, NotFound
-from noria.evaluation import history, report, slices
+from noria.evaluation import history, metrics, report, slices
 from noria.evaluation.answers import Examiner, sealed_rows
 from noria.evaluation.comparison import Comparison, Score
 from noria.evaluation.measured import Measured, mean_cost, percentile
+from noria.evaluation.metrics import Answered
 from noria.evaluation.sides import Side, barred, sides_of
 from noria.ports import Engine, Platform, Progress
 from noria.settings import PriceSettings, TaskSettings
-from noria.stats.paired import bootstrap
 from noria.types import Example, Generation, Ref, Report
 
+_TEXTS = frozenset({"answer", "target", "question"})
 Memory = Callable[[], float | None]
 """Memory of all processes that this one started, in GiB; None where it cannot be known."""
 
@@ -173,28 +174,34 @@ def _scored(
     texts: Mapping[str, Sequence[str]],
     measured: Mapping[str, Measured],
 ) -> Comparison:
-    names = list(dict.fromkeys((task.gate.metric, *task.metrics)))
-    confidence = 1 - task.gate.risk
+    # Texts are all that is known of answers that earlier reports hold; what they took is measured apart.
+    wanted = [metric for metric in map(metrics.find, task.measured) if _TEXTS.issuperset(metric.reads)]
     first, *others = sides
+    before = _answered(rows, texts[first.ref])
     pairs = []
     for side in others:
-        scores = slices.tagged(report.scored(rows, texts[first.ref], texts[side.ref], names), rows)
-        found = report.intervals(scores, names, confidence)
+        after = _answered(rows, texts[side.ref])
+        scores = slices.tagged(report.scored(rows, before, after, wanted), rows)
+        found = report.intervals(rows, before, after, wanted, 1 - task.gate.risk)
         pairs.append(
             Report(candidate=side.candidate, champion=first.candidate, intervals=found, rows=tuple(scores), checks={})
         )
-    own = [_alone(pairs[0], "before", names, confidence)]
-    own += [_alone(pair, "after", names, confidence) for pair in pairs]
+    own = [_alone(pairs[0], before=True), *(_alone(pair, before=False) for pair in pairs)]
     return Comparison(name, task.gate.margin, dataset, tuple(sides), tuple(pairs), tuple(own), measured)
 
 
-def _alone(pair: Report, which: str, names: Sequence[str], confidence: float) -> tuple[Score, ...]:
-    rows = [row for row in pair.rows if row.slice in report.OWN_SLICES] or list(pair.rows)
-    clusters = [row.conversation for row in rows]
+def _answered(rows: Sequence[Example], texts: Sequence[str]) -> list[Answered]:
+    return [
+        Answered(answer=text, target=row.target or None, question=row.messages[-1].content)
+        for row, text in zip(rows, texts, strict=True)
+    ]
+
+
+def _alone(pair: Report, *, before: bool) -> tuple[Score, ...]:
+    """What one side scores by itself on the task's own rows, or on those of the first slice where it has none."""
+    own = pair.intervals.get("all") or next(iter(pair.intervals.values()))
     found = []
-    for name in names:
-        values = [getattr(row, which)[name] for row in rows]
-        # The interval of a mean is that of the gain over nothing.
-        each = bootstrap(name, [0.0] * len(values), values, clusters, confidence=confidence)
-        found.append(Score(name, each.after, each.low, each.high))
+    for name, each in own.items():
+        low, high = (each.before_bounds if before else each.after_bounds) or (each.low, each.high)
+        found.append(Score(name, each.before if before else each.after, low, high))
     return tuple(found)

@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from noria import prompts
+from noria.errors import Invalid
 from noria.evaluation import metrics, page, parity, sheet, slices
-from noria.evaluation.answers import Examiner, recorded, sealed_rows
+from noria.evaluation.answers import Examiner, keep, recorded, sealed_rows
+from noria.evaluation.metrics import Answered, Metric
 from noria.stage import Look, Work
-from noria.stats.paired import bootstrap
-from noria.types import Candidate, Deployment, Example, Interval, Ref, Report, RowScore
+from noria.stats.paired import compare
+from noria.types import Candidate, Deployment, Example, Interval, Metrics, Ref, Report, RowScore
 
 OWN_SLICES = ("task", "traffic")
 """Slices that are the task itself; together they are the slice `all`. Every other slice only guards."""
 
 
 def check(look: Look) -> None:
-    """Raise Invalid for a metric that does not exist, before any work is done."""
-    place = look.platform.settings.place
-    metrics.check(look.task.metrics, place("tasks", look.name, "metrics"))
-    metrics.check([look.task.gate.metric], place("tasks", look.name, "gate"))
+    """Raise Invalid for a metric that does not exist or that this task cannot have, before any work is done."""
+    where = {
+        **dict.fromkeys(look.task.measured, look.platform.settings.place("tasks", look.name, "gate")),
+        **dict.fromkeys(look.task.metrics, look.platform.settings.place("tasks", look.name, "metrics")),
+    }
+    for name, place in where.items():
+        metrics.check([name], place)
+        if fault := _lacking(look, metrics.find(name)):
+            raise Invalid(f"metric '{name}' needs {fault[0]}", fault[1], where=place)
+
+
+def _lacking(look: Look, metric: metrics.Metric) -> tuple[str, str] | None:
+    """What a metric reads and this task does not have, and what can be done about it."""
+    engine = look.platform.settings.engines[look.task.engine]
+    if "logprob" in metric.reads and not look.platform.engines[engine.kind].caps.prompt_logprobs:
+        return (
+            f"log-probabilities of targets, which engine '{look.task.engine}' of kind '{engine.kind}' does not give",
+            f"use an engine that does, such as kind = \"vllm\", or leave '{metric.name}' out",
+        )
+    if "confidence" in metric.reads:
+        return "a confidence with each answer, which chat engines do not give", f"leave '{metric.name}' out"
+    if "cost" in metric.reads and not (engine.price.prompt or engine.price.completion):
+        return (
+            f"prices, and engine '{look.task.engine}' has none",
+            f"price = {{ prompt = 0.1, completion = 0.4 }} in [engines.{look.task.engine}]",
+        )
+    if "context" in metric.reads and look.task.context is None:
+        return "the context of each answer, and the task has none", f"add tasks.{look.name}.context"
+    return None
 
 
 def params(look: Look) -> JsonValue:
     """What changes the scores beside the two candidates."""
     return {
-        "metrics": list(look.task.metrics),
+        "metrics": list(look.task.measured),
         "max_tokens": look.task.max_tokens,
         "confidence": 1 - look.task.gate.risk,
         "candidate": candidate(look, look.inputs["adapter"].ref).model_dump(mode="json"),
@@ -75,22 +102,23 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     rows = sealed_rows(work.folder("dataset"))
     adapters = [each.adapter for each in (new, old) if each.adapter is not None]
     log = work.platform.settings.state / "logs" / "evaluation.log"
-    with Examiner(work.platform, work.task, adapters, log, recorded(work.platform, work.name)) as examiner:
+    wanted = [metrics.find(name) for name in work.task.measured]
+    reads = {field for metric in wanted for field in metric.reads}
+    _check_targets(rows, wanted)
+    known = recorded(work.platform, work.name, measured="seconds" in reads or "cost" in reads)
+    with Examiner(work.platform, work.task, adapters, log, known) as examiner:
         checks = parity.check(examiner.engine(), work.inputs["adapter"].ref, work.folder("adapter"), work.progress)
-        before = examiner.answers(old, rows, work.progress, "champion answers")
-        after = examiner.answers(new, rows, work.progress, "candidate answers")
-        known = examiner.known
-    names = list(dict.fromkeys((work.task.gate.metric, *work.task.metrics)))
-    scores = slices.tagged(scored(rows, before, after, names), rows)
+        ask = partial(examiner.answered, rows=rows, progress=work.progress, likelihood="logprob" in reads)
+        before, after = ask(old, label="champion answers"), ask(new, label="candidate answers")
     report = Report(
         candidate=new,
         champion=old,
-        intervals=intervals(scores, names, 1 - work.task.gate.risk),
-        rows=tuple(scores),
+        intervals=intervals(rows, before, after, wanted, 1 - work.task.gate.risk),
+        rows=tuple(slices.tagged(scored(rows, before, after, wanted), rows)),
         checks=checks,
     )
     (work.out / "report.json").write_text(report.model_dump_json(indent=1))
-    _keep_answers(work.out / "answers.jsonl", known, {str(new.ref), str(old.ref)})
+    keep(work.out / "answers.jsonl", known, {str(new.ref), str(old.ref)})
     work.platform.draw(report, work.out / "report.png")
     shown = sheet.of_stage(work, report)
     (work.out / "report.html").write_text(page.of(shown))
@@ -104,9 +132,14 @@ def work(work: Work) -> Mapping[str, JsonValue]:
 
 
 def scored(
-    rows: Sequence[Example], before: Sequence[str], after: Sequence[str], names: Sequence[str]
+    rows: Sequence[Example], before: Sequence[Answered], after: Sequence[Answered], wanted: Sequence[Metric]
 ) -> list[RowScore]:
-    """Both answers of every row with their scores."""
+    """Both answers of every row with their scores, each row by itself."""
+
+    def scores(answers: Sequence[Answered]) -> list[Metrics]:
+        columns = {metric.name: metric.each(answers) for metric in wanted}
+        return [{name: round(values[row], 6) for name, values in columns.items()} for row in range(len(answers))]
+
     return [
         RowScore(
             id=row.id,
@@ -114,33 +147,45 @@ def scored(
             conversation=row.conversation,
             question=row.messages[-1].content,
             target=row.target,
-            champion=old,
-            candidate=new,
-            before=metrics.score(old, row.target, names),
-            after=metrics.score(new, row.target, names),
+            champion=old.answer,
+            candidate=new.answer,
+            before=of_old,
+            after=of_new,
         )
-        for row, old, new in zip(rows, before, after, strict=True)
+        for row, old, new, of_old, of_new in zip(rows, before, after, scores(before), scores(after), strict=True)
     ]
 
 
-def intervals(rows: Sequence[RowScore], names: Sequence[str], confidence: float) -> dict[str, dict[str, Interval]]:
+def intervals(
+    rows: Sequence[Example],
+    before: Sequence[Answered],
+    after: Sequence[Answered],
+    wanted: Sequence[Metric],
+    confidence: float,
+) -> dict[str, dict[str, Interval]]:
     """Paired intervals of every metric, for `all` (the task's own rows) and for each slice."""
-    groups: dict[str, list[RowScore]] = {"all": [row for row in rows if row.slice in OWN_SLICES]}
-    for row in rows:
-        groups.setdefault(row.slice, []).append(row)
+    if not rows:
+        return {}
+    groups: dict[str, list[int]] = {"all": [place for place, row in enumerate(rows) if row.slice in OWN_SLICES]}
+    for place, row in enumerate(rows):
+        groups.setdefault(row.slice, []).append(place)
+    # Classes are those of all rows, so that the sums of a slice mean what they mean in `all`.
+    sums = {metric.name: (metric.sums(before), metric.sums(after)) for metric in wanted}
     return {
         group: {
-            name: bootstrap(
-                name,
-                [row.before[name] for row in members],
-                [row.after[name] for row in members],
-                [row.conversation for row in members],
+            metric.name: compare(
+                metric.name,
+                sums[metric.name][0][places],
+                sums[metric.name][1][places],
+                [rows[place].conversation for place in places],
+                metric.statistic,
                 confidence=confidence,
+                higher_is_better=metric.higher_is_better,
             )
-            for name in names
+            for metric in wanted
         }
-        for group, members in groups.items()
-        if members
+        for group, places in groups.items()
+        if places
     }
 
 
@@ -149,9 +194,15 @@ def load(folder: Path) -> Report:
     return Report.model_validate_json((folder / "report.json").read_text())
 
 
-def _keep_answers(file: Path, known: Mapping[tuple[str, str], str], refs: set[str]) -> None:
-    kept = sorted((ref, prompt, answer) for (ref, prompt), answer in known.items() if ref in refs)
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+def _check_targets(rows: Sequence[Example], wanted: Sequence[Metric]) -> None:
+    """Raise Invalid where a metric needs ground truth and a row has none."""
+    needing = [metric.name for metric in wanted if metric.needs == "target"]
+    if needing and (empty := [row for row in rows if not row.target]):
+        raise Invalid(
+            f"metric '{needing[0]}' needs ground truth, and {len(empty)} of {len(rows)} sealed rows have no target, "
+            f"the first of them '{empty[0].messages[-1].content[:80]}'",
+            "label these rows, or use metrics that need none: noria evaluate metrics",
+        )
 
 
 def _summary(report: Report) -> dict[str, JsonValue]:

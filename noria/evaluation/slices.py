@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from noria.errors import Unavailable
-from noria.evaluation import topics
+from noria.evaluation import metrics, topics
 from noria.names import Record
 from noria.stats.multiple import holm, loss_p
-from noria.stats.paired import bootstrap
+from noria.stats.paired import of_scores
 from noria.types import Example, Interval, Report, RowScore
 
 RISK = 0.05
@@ -104,14 +104,14 @@ def regressions(report: Report, metric: str | None = None) -> list[Group]:
 
 def first_metric(report: Report) -> str | None:
     """The metric that the gate goes by: the first of the slice `all`, or of any other."""
-    for metrics in (report.intervals.get("all", {}), *report.intervals.values()):
-        for name in metrics:
+    for found in (report.intervals.get("all", {}), *report.intervals.values()):
+        for name in found:
             return name
     return None
 
 
 def _higher(report: Report, metric: str) -> bool:
-    found = (metrics[metric].higher_is_better for metrics in report.intervals.values() if metric in metrics)
+    found = (each[metric].higher_is_better for each in report.intervals.values() if metric in each)
     return next(found, True)
 
 
@@ -138,15 +138,17 @@ def _loss_p(rows: Sequence[RowScore], metric: str, sign: float) -> float:
 
 
 def _interval(metric: str, rows: Sequence[RowScore], confidence: float, higher: bool) -> Interval:
-    found = bootstrap(
+    known = metrics.find(metric)
+    return of_scores(
         metric,
         [row.before[metric] for row in rows],
         [row.after[metric] for row in rows],
         [row.conversation for row in rows],
+        low=known.low,
+        high=known.high,
         confidence=confidence,
-        resamples=10_000,
+        higher_is_better=higher,
     )
-    return found.model_copy(update={"higher_is_better": higher})
 
 
 def _band(question: str) -> str:

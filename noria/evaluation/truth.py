@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from noria.errors import Invalid
-from noria.evaluation.metrics import exact_match, words
+from noria.evaluation.metrics import exact_match
+from noria.evaluation.metrics.text import words
 from noria.evaluation.values import Day, Quantity, atoms
 from noria.settings import ComparisonSettings
 

@@ -177,6 +177,12 @@ class TaskSettings(Table):
     labels: LabelSettings | None = None
     record: RecordSettings = RecordSettings()
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Metrics that its reports have: what the gate asks for first, each once."""
+        cost = (self.gate.cost,) if self.gate.goal == "cheaper" else ()
+        return tuple(dict.fromkeys((self.gate.metric, *cost, *self.gate.guards, *self.metrics)))
+
     @model_validator(mode="after")
     def _shared_out(self) -> Self:
         answering = sum(arm.share for arm in self.arms.values() if not arm.shadow)

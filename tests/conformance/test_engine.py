@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from noria.backends import fake, llamacpp, openai
 from noria.errors import Invalid, NotFound, Unavailable
+from noria.evaluation.likelihood import Scorer
 from noria.ports import Engine, EngineKind
 from noria.settings import EngineSettings
 from noria.types import Form, Message, Ref
@@ -104,7 +105,7 @@ def attached_bench(folder: Path) -> Iterator[Bench]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SERVER_KEY", server.endpoint.key)
         settings = EngineSettings(kind="openai", url=server.endpoint.url, key="SERVER_KEY")
-        kind = openai.open()
+        kind = openai.open_vllm()
         engine = kind.start(settings, {}, folder / "engine.log")
         try:
             yield Bench(kind, settings, {}, engine, folder / "engine.log")
@@ -275,3 +276,15 @@ def test_a_closed_engine_says_so(bench: Bench) -> None:
     with pytest.raises(Unavailable) as caught:
         engine.answer(asked(), None, 4, ())
     assert caught.value.hint
+
+
+def test_the_log_probability_of_a_text_is_given_where_the_kind_says_so(bench: Bench) -> None:
+    engine = bench.engine
+    if not bench.kind.caps.prompt_logprobs:
+        return
+    assert isinstance(engine, Scorer)
+    adapter = next(iter(bench.adapters), None)
+    shorter, few = engine.logprob(asked(), "The Danube", adapter)
+    longer, more = engine.logprob(asked(), "The Danube flows there", adapter)
+    assert longer < shorter < 0
+    assert more > few > 0

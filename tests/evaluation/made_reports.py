@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from noria.evaluation.report import intervals
-from noria.types import Candidate, Ref, Report, RowScore, digest_of
+from noria.evaluation.report import OWN_SLICES
+from noria.stats.paired import of_scores
+from noria.types import Candidate, Interval, Ref, Report, RowScore, digest_of
 
 LANGUAGES = ("en", "de", "fr", "ru")
 LENGTHS = ("up to 8 words", "9 to 20 words", "21 to 60 words")
@@ -23,6 +24,21 @@ def candidate(adapter: str | None, base: str = "smollm2-135m-instruct") -> Candi
         quantization="Q4_1",
         prompt="1" * 16,
     )
+
+
+def intervals(rows: Sequence[RowScore]) -> dict[str, dict[str, Interval]]:
+    groups = {"all": [row for row in rows if row.slice in OWN_SLICES]}
+    for row in rows:
+        groups.setdefault(row.slice, []).append(row)
+    return {
+        group: {
+            "token_f1": of_scores(
+                "token_f1", [row.before["token_f1"] for row in members], [row.after["token_f1"] for row in members],
+                [row.conversation for row in members],
+            )
+        }
+        for group, members in groups.items()
+    }  # fmt: skip
 
 
 def made(
@@ -56,6 +72,6 @@ def made(
             )
         )  # fmt: skip
     return Report(
-        candidate=candidate("a"), champion=candidate(None), intervals=intervals(scores, ["token_f1"], 0.95),
+        candidate=candidate("a"), champion=candidate(None), intervals=intervals(scores),
         rows=tuple(scores), checks={"parity": 0.98, "changed": 1.0},
     )  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from made_reports import candidate, made
 
-from noria.evaluation import slices, topics
+from noria.evaluation import metrics, slices, topics
+from noria.evaluation.metrics import Answered
 from noria.evaluation.report import intervals, scored
 from noria.types import Example, Message, Report, digest_of
 
@@ -65,8 +66,8 @@ def test_rows_are_tagged_by_language_length_topic_and_source() -> None:
     questions = [text.format(number) for number in range(20) for text in (*PARCEL, *REFUND)]
     rows = [example(number, question) for number, question in enumerate(questions)]
     rows.append(example(999, "Wo ist mein Paket, und wann kommt der Fahrer damit endlich zu mir?", "Es kommt morgen."))
-    answers = ["An answer."] * len(rows)
-    tagged = slices.tagged(scored(rows, answers, answers, ["token_f1"]), rows)
+    answers = [Answered("An answer.", target=row.target) for row in rows]
+    tagged = slices.tagged(scored(rows, answers, answers, [metrics.find("token_f1")]), rows)
     assert {row.tags["source"] for row in tagged} == {"chats"}
     assert tagged[0].tags["language"] == "en"
     assert tagged[-1].tags["language"] == "de"
@@ -88,4 +89,4 @@ def test_a_report_without_rows_has_no_groups() -> None:
     empty = Report(candidate=candidate("a"), champion=candidate(None), intervals={}, rows=(), checks={})
     assert slices.groups(empty) == []
     assert slices.tagged([], []) == []
-    assert intervals([], ["token_f1"], 0.95) == {}
+    assert intervals([], [], [], [metrics.find("token_f1")], 0.95) == {}

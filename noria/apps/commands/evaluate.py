@@ -1,4 +1,4 @@
-"""`noria evaluate`: reports, and outside harnesses."""
+"""`noria evaluate`: metrics, reports, and outside harnesses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from noria.types import Ref
 
 group = typer.Typer(
-    no_args_is_help=True, help="Reports, and outside harnesses.\n\nExample: noria evaluate show --html report.html"
+    no_args_is_help=True,
+    help="Metrics, reports, and outside harnesses.\n\nExample: noria evaluate show --html report.html",
 )
 outside = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +29,30 @@ Report = Annotated[str | None, typer.Argument(help="report:…, comparison:… o
 Address = Annotated[str | None, typer.Option(help="Another server's base URL, that ends in /v1; else `noria up`.")]
 Model = Annotated[str | None, typer.Option(help="Name of the model there; else the task's.")]
 Key = Annotated[str | None, typer.Option(help="Name of the variable that holds the key of --url.")]
+
+
+@group.command("metrics")
+def list_metrics(
+    name: Annotated[str | None, typer.Argument(help="Only this one, with its definition.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What can stand in tasks.NAME.metrics: needs, range, direction, unit, definition and source of every metric.
+
+    Example: noria evaluate metrics            Example: noria evaluate metrics bleu
+    """
+    from noria.apps import views
+    from noria.apps.screen import show, table_of
+    from noria.evaluation import metrics
+
+    found = [views.metric_told(metrics.find(each)) for each in ([name] if name else metrics.names())]
+    if as_json:
+        show({"metrics": found}, as_json=True)
+    elif name:
+        show(None, False, table_of(["", ""], [[key, str(value)] for key, value in found[0].items()]))
+    else:
+        columns = ["name", "needs", "low", "high", "better", "unit", "definition"]
+        rows = [["" if each[key] is None else str(each[key]) for key in columns] for each in found]
+        show(None, False, table_of(columns, rows))
 
 
 @group.command("list")
