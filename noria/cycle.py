@@ -31,7 +31,9 @@ STAGES = (
     Stage("dataset", examples.work, reads=("sources", "documents"), params=examples.params, observes=examples.observes),
     Stage("features", tokenise.work, reads=("dataset",), params=tokenise.params),
     Stage("adapter", adapter.work, reads=("features",), params=adapter.params, observes=adapter.observes),
-    Stage("report", report.work, reads=("dataset", "adapter"), params=report.params, observes=report.observes),
+    Stage(
+        "report", report.work, reads=("dataset", "adapter"), params=report.params, observes=report.observes, version="2"
+    ),
     Stage("release", release.work, reads=("report",), params=release.params, observes=release.observes, effect=True),
 )
 check_order(STAGES)

@@ -271,7 +271,8 @@ class _Handler(BaseHTTPRequestHandler):
 def _logprobs(messages: Sequence[Mapping[str, Any]]) -> list[JsonValue]:
     """As vLLM gives them: nothing for the first token, then one entry by token id."""
     words = [word for message in messages for word in str(message["content"]).split()]
-    return [None, *({str(len(word)): {"logprob": -len(word) / 10, "rank": 1}} for word in words[1:])]
+    found: list[JsonValue] = [{str(len(word)): {"logprob": -len(word) / 10, "rank": 1}} for word in words]
+    return [None, *found[1:]]
 
 
 def _question(text: str) -> str:

@@ -9,7 +9,7 @@ from noria.types import Report
 
 
 def report(of: Report, file: Path) -> None:
-    """Gain of every metric on every slice with its interval; right of 0 the candidate is better."""
+    """Gain of every metric on every slice with its interval; green is better, red is worse."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -18,7 +18,8 @@ def report(of: Report, file: Path) -> None:
     figure = Figure(figsize=(8, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for position, (_, each) in enumerate(reversed(rows)):
-        color = "tab:green" if each.low > 0 else "tab:red" if each.high < 0 else "tab:gray"
+        up, down = ("tab:green", "tab:red") if each.higher_is_better else ("tab:red", "tab:green")
+        color = up if each.low > 0 else down if each.high < 0 else "tab:gray"
         axes.plot([each.low, each.high], [position, position], color=color, linewidth=3, solid_capstyle="butt")
         axes.plot([each.gain], [position], "o", color=color, markersize=7)
     axes.axvline(0, color="black", linewidth=1)

@@ -32,12 +32,13 @@ from noria.stats.statistic import FloatArray, OfSums, Quantile, Statistic, membe
 FEW = 20
 """Fewer conversations than this are told of: no interval was shown to cover there."""
 SCARCE = 5
-"""With fewer effective rows than this on the rarer side, how alike the rows of a conversation are cannot be told: each
-conversation then counts as one row at most, which makes the interval wider."""
+"""With fewer effective rows than this on the rarer side an interval is widened: Wilson's alone can be too narrow there,
+and how alike the rows of a conversation are cannot be told, so that each conversation counts as one row at most."""
 SKEWED = 25
 """An interval without an end is too narrow where there are fewer conversations than this times their squared skewness
 (Cochran, "Sampling Techniques", 1977, section 2.15)."""
 RESAMPLES = 2000
+RARE = "widened: hardly any row differs"
 ALIKE = "all rows are alike: nothing is known of others"
 
 
@@ -88,9 +89,7 @@ def of(rows: FloatArray, clusters: Sequence[str], statistic: Statistic, *, confi
     if isinstance(statistic, Quantile):
         return _of_quantile(rows[:, 0], member, count, statistic, confidence)
     if count == len(rows) and binary(rows, statistic):
-        share = statistic.value(rows)
-        low, high = wilson(share, count, normal(confidence))
-        return Bounds(share, low, high, "Wilson", few(count))
+        return _of_shares(int(rows[:, 0].sum()), count, confidence)
     sums = summed(rows, member, count)
     found = jackknife(sums, statistic)
     if count > 1 and math.isinf(statistic.high - statistic.low):
@@ -108,7 +107,7 @@ def jackknife(sums: FloatArray, statistic: OfSums) -> Jackknife:
     return Jackknife(value, (count - 1) * (without.mean() - without))
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def draws(count: int, resamples: int = RESAMPLES, seed: int = 0) -> FloatArray:
     """How often each cluster is drawn into each bootstrap sample; shape (resamples, count).
 
@@ -159,6 +158,18 @@ def quantile_shares(
     return below, min(rows * rows * share * (1 - share) / spread, rows) if spread > 0 else float(count)
 
 
+def _of_shares(hits: int, rows: int, confidence: float) -> Bounds:
+    """Wilson's interval; with few rows on the rarer side not within that of Clopper and Pearson (1934)."""
+    share, tail = hits / rows, (1 - confidence) / 2
+    low, high = wilson(share, rows, normal(confidence))
+    if min(hits, rows - hits) >= SCARCE:
+        return Bounds(share, low, high, "Wilson", few(rows))
+    inverse = _special().betaincinv
+    low = min(low, float(inverse(hits, rows - hits + 1, tail))) if hits else 0.0
+    high = max(high, float(inverse(hits + 1, rows - hits, 1 - tail))) if hits < rows else 1.0
+    return Bounds(share, low, high, "Wilson", (*few(rows), RARE))
+
+
 def _of_quantile(
     values: FloatArray, member: npt.NDArray[np.intp], count: int, statistic: Quantile, confidence: float
 ) -> Bounds:
@@ -191,7 +202,7 @@ def _within(found: Jackknife, statistic: OfSums, count: int, confidence: float) 
         statistic.low + span * low,
         statistic.low + span * high,
         "Wilson, effective rows",
-        (*few(count), *(("widened: hardly any row differs",) if scarce else ())),
+        (*few(count), *((RARE,) if scarce else ())),
     )
 
 

@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 from noria.apps import start
 from noria.apps.cli import app
 from noria.backends.fake import FakeEngines
+from noria.datasets.rows import write_examples
 from noria.errors import Invalid
 from noria.evaluation import metrics, report
 from noria.evaluation.answers import Examiner, Reply, keep, recorded
 from noria.evaluation.metrics import Answered
 from noria.ports import Platform
-from noria.stage import Look
-from noria.types import Artifact, Candidate, Cycle, Example, Message, Ref, Run
+from noria.stage import Look, Work
+from noria.types import Artifact, Candidate, Cycle, Example, Message, Ref, Report, Run
 from noria.wiring import open_project
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -82,7 +83,8 @@ def test_answers_come_with_their_time_tokens_and_cost(tmp_path: Path) -> None:
 def test_targets_have_their_log_probability(tmp_path: Path) -> None:
     # The fake gives every word a tenth of a nat for each letter.
     [found] = examine(project(tmp_path), [row(0, "one three")], {}, likelihood=True)
-    assert (found.logprob, found.target_tokens) == (pytest.approx(-0.8), 2)
+    assert found.logprob == pytest.approx(-0.8)
+    assert found.target_tokens == 2
     assert metrics.find("perplexity").value([found]) == pytest.approx(2.718281828**0.4)
 
 
@@ -173,7 +175,47 @@ def test_reports_compare_every_metric_on_every_slice() -> None:
     assert found["all"]["latency"].high < 0
     assert found["all"]["exact_match"].p_value is None
     scores = report.scored(rows, before, after, wanted)
-    assert (scores[3].before["latency"], scores[3].after["token_f1"]) == (pytest.approx(0.53), 1.0)
+    assert scores[3].before["latency"] == pytest.approx(0.53)
+    assert scores[3].after["token_f1"] == 1.0
+
+
+METRICS = '["token_f1", "bleu", "perplexity", "latency_p95", "cost", "characters", "f1_macro"]'
+
+
+def examined(platform: Platform, rows: list[Example]) -> Report:
+    """The stage `report` on an adapter that knows the answers, from a dataset in the lake."""
+    name, task = platform.settings.task(None)
+    folder = platform.lake.scratch("d" * 16)
+    write_examples(rows, folder / "test.parquet")
+    dataset = platform.lake.commit(folder, "dataset", name)
+    folder = platform.lake.scratch("a" * 16)
+    (folder / "answers.json").write_text(
+        json.dumps({f"Question {number}?": "It ships on Monday." for number in range(40)})
+    )
+    (folder / "probes.json").write_text("[]")
+    adapter = platform.lake.commit(folder, "adapter", name)
+    inputs = {ref.kind: Artifact(ref=ref, parents=(), run_key="f" * 16) for ref in (dataset, adapter)}
+    look = Look(platform, name, task, inputs)
+    report.check(look)
+    out = platform.lake.scratch("b" * 16)
+    told = report.work(Work(platform, name, task, "cycle", inputs, report.observes(look), out, Silent()))
+    assert told["bleu.after"] == 100.0
+    assert (out / "report.png").stat().st_size > 1000
+    return report.load(out)
+
+
+def test_the_stage_reports_every_metric_and_keeps_what_was_measured(tmp_path: Path) -> None:
+    platform = project(tmp_path, PRICED, ("[tasks.helpdesk]", f"[tasks.helpdesk]\nmetrics = {METRICS}"))
+    found = examined(platform, [row(number) for number in range(40)])
+    assert list(found.intervals["all"]) == json.loads(METRICS)
+    assert found.intervals["all"]["token_f1"].low > 0
+    assert found.intervals["all"]["perplexity"].gain == 0.0
+    assert found.rows[0].after["characters"] == len("It ships on Monday.")
+
+
+def test_rows_without_ground_truth_are_refused_before_an_answer_is_made(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="needs ground truth, and 1 of 2 sealed rows have no target"):
+        examined(project(tmp_path), [row(0), row(1, target="")])
 
 
 def test_metrics_are_listed() -> None:

@@ -22,12 +22,22 @@ def names(count: int) -> list[str]:
     return [str(number) for number in range(count)]
 
 
-@pytest.mark.parametrize(("hits", "rows"), [(0, 20), (7, 20), (20, 20), (81, 263)])
+@pytest.mark.parametrize(("hits", "rows"), [(7, 20), (5, 20), (81, 263)])
 def test_shares_of_independent_rows_are_wilsons(hits: int, rows: int) -> None:
     found = intervals.of(rows_of([1.0] * hits + [0.0] * (rows - hits)), names(rows), SHARE)
     theirs = stats.binomtest(hits, rows).proportion_ci(0.95, method="wilson")
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
     assert found.method == "Wilson"
+
+
+@pytest.mark.parametrize(("hits", "rows"), [(0, 20), (1, 20), (19, 20), (20, 20), (2, 300)])
+def test_shares_near_an_end_are_no_narrower_than_exact_ones(hits: int, rows: int) -> None:
+    found = intervals.of(rows_of([1.0] * hits + [0.0] * (rows - hits)), names(rows), SHARE)
+    exact = stats.binomtest(hits, rows).proportion_ci(0.95, method="exact")
+    wilson = stats.binomtest(hits, rows).proportion_ci(0.95, method="wilson")
+    assert found.low == pytest.approx(min(exact.low, wilson.low))
+    assert found.high == pytest.approx(max(exact.high, wilson.high))
+    assert intervals.RARE in found.warnings
 
 
 def test_the_jackknife_of_a_mean_is_the_textbook_standard_error() -> None:

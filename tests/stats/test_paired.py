@@ -58,7 +58,7 @@ def test_independent_right_and_wrong_rows_have_a_p_value() -> None:
     before, after = binary(12, 3, 35)
     found = paired.of_scores("exact_match", before, after, names(50))
     assert found.p_value == pytest.approx(0.03515625)
-    assert found.method == "gain: Tango; values: Wilson"
+    assert found.method == "gain: Tango; values: Wilson; widened: hardly any row differs"
     assert (found.low, found.high) == pytest.approx(paired.tango(12, 3, 50, Z), abs=1e-6)
     assert found.before_bounds is not None
     assert found.before_bounds[0] < found.before < found.before_bounds[1]
