@@ -101,18 +101,6 @@ def slope(
     return Bounded(round(value, 9), round(value - reach, 9), round(value + reach, 9), confidence)
 
 
-def share(hits: int, rows: int, confidence: float = 0.95) -> Bounded | None:
-    """A share of independent rows with the exact interval of Clopper and Pearson (1934); None without rows."""
-    from scipy.stats import beta
-
-    if not rows:
-        return None
-    tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, hits, rows - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, rows - hits)) if hits < rows else 1.0
-    return Bounded(hits / rows, low, high, confidence)
-
-
 def numbered(clusters: Sequence[str]) -> tuple[npt.NDArray[np.int64], int]:
     """The number of each row's cluster, from 0, and how many there are."""
     names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}

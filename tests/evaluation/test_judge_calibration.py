@@ -47,13 +47,18 @@ def found_out(of: Judge, opinion: Opinion, said: Sequence[Label]) -> Calibration
     return calibrate(of, said, judged)
 
 
-def grade(shown: dict[str, str], noise: random.Random) -> int:
+def grade(shown: dict[str, str]) -> int:
+    """A fair opinion, off by one now and then."""
+    noise = random.Random(shown["question"])
     return min(5, max(1, int(shown["answer"][0]) + noise.choice([0, 0, 0, 1, -1])))
 
 
+def guess(shown: dict[str, str]) -> int:
+    return random.Random(f"guess {shown['question']}").randint(1, 5)
+
+
 def test_a_fair_judge_is_not_accused() -> None:
-    noise = random.Random(3)
-    found = found_out(judge(), scored(lambda shown: grade(shown, noise)), labels(people=2, own=0.5))
+    found = found_out(judge(), scored(grade), labels(people=2, own=0.5))
     assert found.faults == {}
     kappa, people = found.measures["kappa"], found.measures["kappa_people"]
     assert kappa is not None
@@ -67,12 +72,10 @@ def test_a_fair_judge_is_not_accused() -> None:
 def test_a_fair_judge_of_pairs_is_not_accused() -> None:
     found = found_out(judge("pairwise"), preferred(lambda shown: "A" if shown["A"] > shown["B"] else "B"), pairs())
     assert found.faults == {}
-    assert found.measures["position"] == {
-        "value": 0.0,
-        "low": 0.0,
-        "high": pytest.approx(0.045, abs=0.001),
-        "confidence": 0.95,
-    }
+    position = found.measures["position"]
+    assert position is not None
+    assert position["value"] == position["low"] == 0.0
+    assert position["high"] < 0.06
 
 
 def test_always_five_is_found_out() -> None:
@@ -124,16 +127,14 @@ def test_a_judge_that_favours_its_own_model_is_found_out() -> None:
 
 
 def test_noise_is_found_out() -> None:
-    noise = random.Random(5)
-    found = found_out(judge(), scored(lambda _: noise.randint(1, 5)), labels())
+    found = found_out(judge(), scored(guess), labels())
     assert "chance" in found.faults
 
 
 def test_a_judge_that_answers_otherwise_when_asked_otherwise_is_not_steady() -> None:
     of, said = judge(), labels()
-    noise = random.Random(6)
-    once = bench(of, Scripted(scored(lambda shown: grade(shown, noise)))).rule(rows_of(said), Silence())
-    again = bench(of, Scripted(scored(lambda _: noise.randint(1, 5)))).rule(rows_of(said), Silence())
+    once = bench(of, Scripted(scored(grade))).rule(rows_of(said), Silence())
+    again = bench(of, Scripted(scored(guess))).rule(rows_of(said), Silence())
     found = calibrate(of, said, once, again).measures["steady"]
     assert found is not None
     assert found["high"] < 0.5
