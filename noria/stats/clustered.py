@@ -60,14 +60,18 @@ def coefficient(
 
 
 def mean(numbers: Sequence[float], clusters: Sequence[str], confidence: float = 0.95) -> Bounded | None:
-    """The mean over rows with a t interval over whole clusters (linearised); None with fewer than two clusters."""
+    """The mean over rows with a t interval over whole clusters; None with fewer than two.
+
+    The variance is that of the jackknife over clusters (CR3; Bell and McCaffrey 2002), which is not too small where
+    there are few of them.
+    """
     row = np.asarray(numbers, float)
     member, count = numbered(clusters)
     if count < 2:
         return None
     value = float(row.mean())
-    parts = np.bincount(member, weights=row - value) / len(row)
-    spread = math.sqrt(count / (count - 1) * float((parts**2).sum()))
+    parts = np.bincount(member, weights=row - value) / (len(row) - np.bincount(member))
+    spread = math.sqrt(float((parts**2).sum()))
     reach = t_quantile(confidence, count - 1) * spread
     return Bounded(value, value - reach, value + reach, confidence)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from judge_fakes import MODEL, Opinion, Scripted, Silence, bench, judge, preferred, scored
@@ -14,6 +17,7 @@ from noria.evaluation.judges.calibration import Calibration, calibrate, rows_of
 from noria.evaluation.judges.judge import Judge
 from noria.evaluation.judges.rows import JudgeRow, Label
 from noria.evaluation.judges.summary import UNCALIBRATED, summary
+from noria.types import Generation
 
 
 def labels(rows: int = 80, seed: int = 1, people: int = 1, own: float = 0.0) -> list[Label]:
@@ -176,3 +180,23 @@ def test_a_number_is_put_right_by_labels_or_called_uncalibrated() -> None:
     assert isinstance(told["good_rogan_gladen"], dict)
     assert isinstance(told["faults"], dict)
     assert "lenient" in told["faults"]
+
+
+class Hesitant(Scripted):
+    """Cuts what it says of bad answers."""
+
+    def answer(self, *arguments: Any, **more: Any) -> Generation:
+        said = super().answer(*arguments, **more)
+        return said if json.loads(said.text)["score"] > 2 else replace(said, finish_reason="length")
+
+
+def test_rows_that_a_judge_cannot_score_still_count() -> None:
+    """It is silent on bad answers; who left them out would find the others far too good."""
+    of, said = judge(), labels(200)
+    hesitant = Hesitant(scored(grade))
+    known = calibrate(of, said, bench(of, hesitant).rule(rows_of(said), Silence()))
+    assert known.void > 40
+    told = summary(of, bench(of, hesitant).rule(more(600, 9), Silence()), known)["calibration"]
+    assert isinstance(told, dict)
+    assert isinstance(told["mean"], dict)
+    assert float(str(told["mean"]["low"])) < 3.0 < float(str(told["mean"]["high"]))

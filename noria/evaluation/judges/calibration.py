@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from pydantic import JsonValue
@@ -30,11 +30,11 @@ FLIPS = 0.1
 
 
 class Point(Record):
-    """A labelled row with both scores, as later corrections need it. `human` is the mean of the labellers."""
+    """A labelled row as later corrections need it. `human` is the mean of the labellers; `judged` None for a void."""
 
     id: str
     human: float
-    judged: float
+    judged: float | None
     conversation: str
     weight: float = 1.0
 
@@ -71,7 +71,7 @@ class _Row:
 
     @property
     def human(self) -> float:
-        return sum(self.labels.values()) / len(self.labels)
+        return _mean(self.labels.values())
 
     @property
     def longer(self) -> float:
@@ -130,10 +130,11 @@ def calibrate(
         measures={name: _told(each) for name, each in measures.items()}, faults=faults,
         points=tuple(
             Point(
-                id=row.judged.row.id, human=row.human, judged=row.score, conversation=row.judged.row.conversation,
-                weight=row.weight,
+                id=row.id, human=_mean(said[row.id].values()), judged=each.score, conversation=row.conversation,
+                weight=weights[row.id],
             )
-            for row in rows
+            for each in judged
+            if (row := each.row).id in said
         ),
     )  # fmt: skip
 
@@ -286,6 +287,10 @@ def _faults(
         where = f", mostly for what stands{side}" if side else ""
         found["position"] = f"the order of the answers decides {100 * position.value:.0f} % of the pairs{where}"
     return found
+
+
+def _mean(numbers: Collection[float]) -> float:
+    return sum(numbers) / len(numbers)
 
 
 def _check(judge: Judge, labels: Sequence[Label]) -> None:
