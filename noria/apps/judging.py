@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from noria.apps.recording import recorder
-from noria.errors import Invalid, NotFound
+from noria.errors import Invalid, NotFound, Unavailable
 from noria.evaluation import report
 from noria.evaluation.judges import calibration as calibrating
 from noria.evaluation.judges import rows as reading
@@ -111,18 +111,18 @@ def answered(platform: Platform, name: str, rows: Sequence[JudgeRow], progress: 
     by = platform.engines[settings.kind].base(settings)[0]
     memory = platform.settings.state / "judges" / f"answers-{digest_of({'by': str(by), 'most': ANSWER_TOKENS})}.jsonl"
     lines = memory.read_text().splitlines() if memory.is_file() else []
-    known = dict(json.loads(line) for line in lines if line.endswith("]"))
+    told = dict(json.loads(line) for line in lines if line.endswith("]"))
     found = []
     with ExitStack() as stack:
         start = once(lambda: engine(platform, name, stack))
         for done, row in enumerate(rows, 1):
             if not row.answer.strip():
-                if row.question not in known:
-                    known[row.question] = _answer(start(), row.question, settings.price)
+                if row.question not in told:
+                    told[row.question] = _answer(start(), row.question, settings.price)
                     memory.parent.mkdir(parents=True, exist_ok=True)
                     with memory.open("a") as file:
-                        file.write(json.dumps([row.question, known[row.question]]) + "\n")
-                row = row.model_copy(update={**known[row.question], "by": str(by)})
+                        file.write(json.dumps([row.question, told[row.question]]) + "\n")
+                row = row.model_copy(update={**told[row.question], "by": str(by)})
             found.append(row)
             progress.update(f"{name} answers", done, len(rows))
     return found
@@ -182,6 +182,19 @@ def calibration_of(platform: Platform, judge: Judge) -> Calibration | None:
     if made is None or not platform.lake.has(made.ref):
         return None
     return Calibration.model_validate_json((platform.lake.path(made.ref) / "calibration.json").read_text())
+
+
+def known(platform: Platform, name: str) -> dict[str, Any]:
+    """What is known of a judge; one whose engine is away has neither model nor digest."""
+    told = {"judge": name, "method": platform.settings.judge(name).method, "labels": 0, "faults": {}}
+    try:
+        judge = judge_named(platform, name)
+    except Unavailable as error:
+        return {**told, "model": "", "digest": "", "error": error.fact}
+    told |= {"model": str(judge.model), "digest": judge.digest}
+    if calibration := calibration_of(platform, judge):
+        told |= {"labels": calibration.labels, "faults": calibration.faults}
+    return told
 
 
 def tell_traffic(platform: Platform, judge: Judge, judged: Sequence[Judged]) -> int:

@@ -60,9 +60,18 @@ def evaluate(
         settings = platform.settings
         where = experiment or settings.project.name
         told = mlflow_judges.evaluate(
-            settings.runtime.tracking, settings.root, where, [_row(row) for row in rows], own, theirs
+            settings.runtime.tracking,
+            settings.root,
+            where,
+            f"{' '.join(names)} on {file.name}",
+            [_row(row) for row in rows],
+            own,
+            theirs,
         )
-    return {"run": told.run, "experiment": where, "tracking": told.tracking, "metrics": told.metrics, "rows": len(rows)}
+    return {
+        "run": told.run, "experiment": where, "tracking": told.tracking, "metrics": told.metrics,
+        "scored": told.scored, "rows": len(rows),
+    }  # fmt: skip
 
 
 def _row(row: JudgeRow) -> MlflowRow:

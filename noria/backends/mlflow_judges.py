@@ -56,22 +56,24 @@ class MlflowRow:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """A finished evaluation: MLflow's run, where it is tracked, and the mean of each scorer."""
+    """A finished evaluation: MLflow's run, where it is tracked, and of each scorer its mean and the rows it scored."""
 
     run: str
     tracking: str
     metrics: dict[str, float]
+    scored: dict[str, int]
 
 
 def evaluate(
     uri: str,
     root: Path,
     experiment: str,
+    name: str,
     rows: Sequence[MlflowRow],
     own: Sequence[OwnScorer],
     judges: Sequence[MlflowJudge],
 ) -> Evaluated:
-    """Score all rows in one run of the experiment, with a trace and its assessments for each row.
+    """Score all rows in one run of the experiment, called `name`, with a trace and its assessments for each row.
 
     A relative `sqlite:///` address starts at `root`. Raises Unavailable where MLflow is not installed or away,
     Invalid where it refuses what it was given.
@@ -95,11 +97,15 @@ def evaluate(
         mlflow.set_experiment(experiment)
         data = [_datum(row) for row in rows]
         scorers = [*(_scorer(each, rows) for each in own), *(_judge(each) for each in judges)]
-        found = mlflow.genai.evaluate(data=data, scorers=scorers)
+        with mlflow.start_run(run_name=name, tags={"calibration": "uncalibrated"}):
+            found = mlflow.genai.evaluate(data=data, scorers=scorers)
     except MlflowException as error:
         kind = Unavailable if error.get_http_status_code() >= 500 else Invalid
         raise kind(f"MLflow at '{tracking}': {error.message}", "look at [runtime] tracking") from error
-    return Evaluated(str(found.run_id), tracking, {name: float(each) for name, each in found.metrics.items()})
+    columns = {of: f"{of}/value" for of in [*(each.name for each in own), *(each.name for each in judges)]}
+    table = found.result_df
+    scored = {of: int(table[column].notna().sum()) if column in table else 0 for of, column in columns.items()}
+    return Evaluated(str(found.run_id), tracking, {of: float(each) for of, each in found.metrics.items()}, scored)
 
 
 def _datum(row: MlflowRow) -> dict[str, Any]:

@@ -60,14 +60,18 @@ def coefficient(
 
 
 def mean(numbers: Sequence[float], clusters: Sequence[str], confidence: float = 0.95) -> Bounded | None:
-    """The mean over rows with a t interval over whole clusters (linearised); None with fewer than two clusters."""
+    """The mean over rows with a t interval over whole clusters; None with fewer than two.
+
+    The variance is that of the jackknife over clusters (CR3; Bell and McCaffrey 2002), which is not too small where
+    there are few of them.
+    """
     row = np.asarray(numbers, float)
     member, count = numbered(clusters)
     if count < 2:
         return None
     value = float(row.mean())
-    parts = np.bincount(member, weights=row - value) / len(row)
-    spread = math.sqrt(count / (count - 1) * float((parts**2).sum()))
+    parts = np.bincount(member, weights=row - value) / (len(row) - np.bincount(member))
+    spread = math.sqrt(float((parts**2).sum()))
     reach = t_quantile(confidence, count - 1) * spread
     return Bounded(value, value - reach, value + reach, confidence)
 
@@ -99,18 +103,6 @@ def slope(
     reach = t_quantile(confidence, count - 3) * math.sqrt(float((parts**2).sum()))
     # What is nothing but rounding must not look like an effect without any error.
     return Bounded(round(value, 9), round(value - reach, 9), round(value + reach, 9), confidence)
-
-
-def share(hits: int, rows: int, confidence: float = 0.95) -> Bounded | None:
-    """A share of independent rows with the exact interval of Clopper and Pearson (1934); None without rows."""
-    from scipy.stats import beta
-
-    if not rows:
-        return None
-    tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, hits, rows - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, rows - hits)) if hits < rows else 1.0
-    return Bounded(hits / rows, low, high, confidence)
 
 
 def numbered(clusters: Sequence[str]) -> tuple[npt.NDArray[np.int64], int]:

@@ -74,11 +74,15 @@ def test_an_evaluation_is_in_mlflow_row_by_row_without_anything_deprecated(platf
         f"{name}/mean": 1.0 for name in ("quality", "quality_mlflow", "correctness", "correctness_mlflow")
     }
 
+    assert set(told["scored"].values()) == {3}
+
     import mlflow
 
     client = mlflow.MlflowClient(tracking_uri=told["tracking"])
     run = client.get_run(told["run"])
     assert (run.info.status, run.data.metrics["quality/mean"]) == ("FINISHED", 1.0)
+    assert run.info.run_name == "quality correctness on questions.jsonl"
+    assert run.data.tags["calibration"] == "uncalibrated"
     traces = mlflow.search_traces(locations=[run.info.experiment_id], run_id=told["run"], return_type="list")
     assert len(traces) == 3
     found = {each.name: each for each in traces[0].info.assessments}

@@ -52,15 +52,6 @@ def test_perfect_agreement_of_few_conversations_is_not_sure() -> None:
     assert clustered.coefficient(lambda chosen: math.nan, list("abcde")) is None
 
 
-def test_a_share_has_the_exact_interval() -> None:
-    """Of Clopper and Pearson: 0 of 10 may be up to 30.85 %."""
-    found = clustered.share(0, 10)
-    assert found is not None
-    assert found.low == 0.0
-    assert found.high == pytest.approx(0.3085, abs=1e-4)
-    assert clustered.share(0, 0) is None
-
-
 def test_what_only_length_decides_is_a_draw_at_equal_length() -> None:
     """A judge who always prefers the longer answer separates the outcomes; the coefficients stay finite."""
     differences = [float(each) for each in range(-50, 70) if each]

@@ -37,14 +37,7 @@ def list_judges(as_json: AsJson = False, project: Folder = HERE) -> None:
     from noria.apps.screen import show, table_of
 
     platform = opened(project)
-    judges = []
-    for name in platform.settings.judges:
-        judge = judging.judge_named(platform, name)
-        known = judging.calibration_of(platform, judge)
-        judges.append({
-            "judge": name, "method": judge.settings.method, "model": str(judge.model), "digest": judge.digest,
-            "labels": known.labels if known else 0, "faults": known.faults if known else {},
-        })  # fmt: skip
+    judges = [judging.known(platform, name) for name in platform.settings.judges]
     runs = [{"ref": str(ref), **told} for ref, told in judging.stored(platform)]
     if as_json:
         show({"judges": judges, "runs": runs}, as_json=True)
@@ -197,8 +190,11 @@ def run_in_mlflow(
     if as_json:
         show(told, as_json=True)
         return
-    rows = [[name, f"{value:.3f}"] for name, value in told["metrics"].items()]
-    show(None, False, table_of(["metric", "uncalibrated"], rows))
+    rows = [
+        [name, f"{told['metrics'].get(f'{name}/mean', float('nan')):.3f}", f"{count} of {told['rows']}"]
+        for name, count in told["scored"].items()
+    ]
+    show(None, False, table_of(["judge", "mean (uncalibrated)", "rows with a score"], rows))
     typer.echo(
         f"look: mlflow server --backend-store-uri {told['tracking']} --port 5000   experiment {told['experiment']}"
     )
@@ -206,7 +202,7 @@ def run_in_mlflow(
 
 def _judge_row(each: dict[str, Any]) -> list[str]:
     labels = f"{each['labels']} labels" if each["labels"] else "uncalibrated"
-    return [each["judge"], each["method"], each["model"], labels, ", ".join(each["faults"])]
+    return [each["judge"], each["method"], each["model"] or "(its engine is away)", labels, ", ".join(each["faults"])]
 
 
 def _worth(told: dict[str, Any]) -> str:

@@ -63,9 +63,12 @@ class Bench:
     _known: dict[str, Ruling] = field(default_factory=dict)
     _steps: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _room: threading.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self._known = _remembered(self.memory)
+        # Whoever calls from more threads than there are slots would count waiting as the judge's own time.
+        self._room = threading.Semaphore(max(1, self.slots))
 
     def rule(self, rows: Sequence[JudgeRow], progress: Progress, where: str = "the rows") -> list[Judged]:
         """Judge every row, in their order.
@@ -130,13 +133,15 @@ class Bench:
         return ruling, False
 
     def _ruled(self, messages: Sequence[Message]) -> Ruling:
-        began = time.monotonic()
-        try:
-            said = self.start().answer(messages, None, self.judge.settings.max_tokens, (), ask.form_of(self.judge))
-        except Invalid as error:
-            # One row may be longer than the judge's context; the others are not.
-            return Ruling(score=None, void=f"refused: {error.fact}", seconds=time.monotonic() - began)
-        return ask.read(self.judge, said, round(time.monotonic() - began, 4))
+        engine, most, form = self.start(), self.judge.settings.max_tokens, ask.form_of(self.judge)
+        with self._room:
+            began = time.monotonic()
+            try:
+                said = engine.answer(messages, None, most, (), form)
+            except Invalid as error:
+                # One row may be longer than the judge's context; the others are not.
+                return Ruling(score=None, void=f"refused: {error.fact}", seconds=round(time.monotonic() - began, 4))
+            return ask.read(self.judge, said, round(time.monotonic() - began, 4))
 
     def _written(self, messages: Sequence[Message]) -> Ruling:
         said = self.start().answer(messages, None, ask.STEPS_TOKENS, (), ask.steps_form(self.judge))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from pydantic import JsonValue
@@ -14,6 +14,7 @@ from noria.evaluation.judges.bench import Judged
 from noria.evaluation.judges.judge import Judge
 from noria.evaluation.judges.rows import JudgeRow, Label
 from noria.stats import clustered
+from noria.stats import prediction_powered as powered
 from noria.stats.agreement import cohen_kappa, krippendorff_alpha
 from noria.stats.clustered import Bounded
 from noria.types import Digest, Record
@@ -22,16 +23,18 @@ LEAST = 20
 """Labelled rows with a score that a calibration takes at the least."""
 SAME = 0.95
 """A judge that gives one score to more than this share of the rows says nothing."""
+SURE = 0.99
+"""Confidence at which a bias is called a fault: several are looked for at once."""
 FLIPS = 0.1
 """Share of pairs that a judge may decide by their order."""
 
 
 class Point(Record):
-    """A labelled row with both scores, as later corrections need it. `human` is the mean of the labellers."""
+    """A labelled row as later corrections need it. `human` is the mean of the labellers; `judged` None for a void."""
 
     id: str
     human: float
-    judged: float
+    judged: float | None
     conversation: str
     weight: float = 1.0
 
@@ -68,7 +71,7 @@ class _Row:
 
     @property
     def human(self) -> float:
-        return sum(self.labels.values()) / len(self.labels)
+        return _mean(self.labels.values())
 
     @property
     def longer(self) -> float:
@@ -120,16 +123,18 @@ def calibrate(
             f"label more rows; {sum(each.void is not None for each in judged)} judgements were void",
         )
     measures = _measures(judge, rows, judged, again, confidence)
+    faults = _faults(judge, rows, measures["kappa"], _biases(judge, rows, judged, SURE))
     return Calibration(
         judge=judge.name, digest=judge.digest, method=judge.settings.method, labels=len(labels),
         labellers=len({label.labeller for label in labels}), rows=len(rows), void=len(judged) - len(rows),
-        measures={name: _told(each) for name, each in measures.items()}, faults=_faults(judge, rows, measures),
+        measures={name: _told(each) for name, each in measures.items()}, faults=faults,
         points=tuple(
             Point(
-                id=row.judged.row.id, human=row.human, judged=row.score, conversation=row.judged.row.conversation,
-                weight=row.weight,
+                id=row.id, human=_mean(said[row.id].values()), judged=each.score, conversation=row.conversation,
+                weight=weights[row.id],
             )
-            for row in rows
+            for each in judged
+            if (row := each.row).id in said
         ),
     )  # fmt: skip
 
@@ -138,32 +143,38 @@ def _measures(
     judge: Judge, rows: Sequence[_Row], judged: Sequence[Judged], again: Sequence[Judged], confidence: float
 ) -> dict[str, Bounded | None]:
     clusters = [row.judged.row.conversation for row in rows]
-    errors = [row.score - row.human for row in rows]
     scores = [_nearest(judge, row.score) for row in rows]
     found: dict[str, Bounded | None] = {
         "kappa": _kappa(rows, scores, clusters, confidence),
         "kappa_people": _kappa_people(rows, clusters, confidence),
         "alpha": _alpha(rows, scores, clusters, confidence),
         "alpha_people": _alpha(rows, None, clusters, confidence),
-        "bias": clustered.mean(errors, clusters, confidence),
+        **_biases(judge, rows, judged, confidence),
+    }
+    if again:
+        other = {each.row.id: each.score for each in again}
+        both = [(row, there) for row in rows if (there := other.get(row.judged.row.id)) is not None]
+        same = [_nearest(judge, row.score) == _nearest(judge, there) for row, there in both]
+        found["steady"] = _share(same, [row.judged.row.conversation for row, _ in both], confidence)
+    return found
+
+
+def _biases(
+    judge: Judge, rows: Sequence[_Row], judged: Sequence[Judged], confidence: float
+) -> dict[str, Bounded | None]:
+    """What leads the judge astray."""
+    clusters = [row.judged.row.conversation for row in rows]
+    found = {
+        "bias": clustered.mean([row.score - row.human for row in rows], clusters, confidence),
         "length": _length(judge, rows, clusters, confidence),
         "own": _own(judge, rows, clusters, confidence),
     }
     if judge.settings.method == "pairwise":
         pairs = [each for each in judged if each.void is None]
-        flips = [float(each.flip is not None) for each in pairs]
-        found["position"] = clustered.share(int(sum(flips)), len(pairs), confidence)
+        where = [each.row.conversation for each in pairs]
+        found["position"] = _share([each.flip is not None for each in pairs], where, confidence)
         sides = [float(each.flip == "first") - float(each.flip == "second") for each in pairs]
-        found["first"] = clustered.mean(sides, [each.row.conversation for each in pairs], confidence)
-    if again:
-        other = {each.row.id: each.score for each in again}
-        both = [
-            (row.score, there, row.judged.row.conversation)
-            for row in rows
-            if (there := other.get(row.judged.row.id)) is not None
-        ]
-        one, two = [_nearest(judge, each[0]) for each in both], [_nearest(judge, each[1]) for each in both]
-        found["steady"] = clustered.share(sum(a == b for a, b in zip(one, two, strict=True)), len(both), confidence)
+        found["first"] = clustered.mean(sides, where, confidence)
     return found
 
 
@@ -238,14 +249,24 @@ def _effect(of: Sequence[float], rows: Sequence[_Row], clusters: Sequence[str], 
     return clustered.slope(of, scores, human, clusters, confidence)
 
 
-def _faults(judge: Judge, rows: Sequence[_Row], measures: Mapping[str, Bounded | None]) -> dict[str, str]:
-    """What the labels show to be wrong with the judge, in words."""
+def _share(hits: Sequence[bool], clusters: Sequence[str], confidence: float) -> Bounded | None:
+    """A share with its interval over conversations; None for fewer than two."""
+    if len(set(clusters)) < 2:
+        return None
+    numbers = [float(each) for each in hits]
+    found = powered.mean(powered.Labelled(numbers, numbers, clusters), powered.Judged([], []), (0, 1), 1.0, confidence)
+    return Bounded(found.value, found.low, found.high, confidence)
+
+
+def _faults(
+    judge: Judge, rows: Sequence[_Row], kappa: Bounded | None, measures: Mapping[str, Bounded | None]
+) -> dict[str, str]:
+    """What the labels show to be wrong with the judge, in words; a fair judge is seldom accused of any of them."""
     found = {}
     scores = [_nearest(judge, row.score) for row in rows]
     most = max(set(scores), key=scores.count)
     if scores.count(most) > SAME * len(scores) and len({row.human for row in rows}) > 1:
         found["constant"] = f"it gives {most:g} to {scores.count(most)} of {len(scores)} rows, whatever they are"
-    kappa = measures["kappa"]
     if kappa is None or kappa.low <= 0:
         seen = f"kappa {kappa.value:.2f}, {kappa.low:.2f} to {kappa.high:.2f}" if kappa else "kappa is not defined"
         found["chance"] = f"that it agrees with people beyond chance is not shown ({seen})"
@@ -266,6 +287,10 @@ def _faults(judge: Judge, rows: Sequence[_Row], measures: Mapping[str, Bounded |
         where = f", mostly for what stands{side}" if side else ""
         found["position"] = f"the order of the answers decides {100 * position.value:.0f} % of the pairs{where}"
     return found
+
+
+def _mean(numbers: Collection[float]) -> float:
+    return sum(numbers) / len(numbers)
 
 
 def _check(judge: Judge, labels: Sequence[Label]) -> None:

@@ -32,7 +32,7 @@ def summary(judge: Judge, judged: Sequence[Judged], calibration: Calibration | N
         "mean": round(sum(scores) / len(scores), 4) if scores else None,
         "good": round(sum(score >= judge.settings.passes for score in scores) / len(scores), 4) if scores else None,
         "scores": {f"{value:g}": count for value, count in sorted(Counter(round(each, 1) for each in scores).items())},
-        "calibration": corrected(judge, scored, calibration) if calibration and scores else UNCALIBRATED,
+        "calibration": corrected(judge, judged, calibration) if calibration else UNCALIBRATED,
         "cost": cost(judged),
     }  # fmt: skip
     masses = [each.mass for each in judged if each.mass is not None]
@@ -43,23 +43,25 @@ def summary(judge: Judge, judged: Sequence[Judged], calibration: Calibration | N
     return told
 
 
-def corrected(judge: Judge, scored: Sequence[Judged], calibration: Calibration) -> dict[str, JsonValue]:
+def corrected(judge: Judge, judged: Sequence[Judged], calibration: Calibration) -> dict[str, JsonValue]:
     """What people would say of rows like these: the mean score and the share of good ones, with intervals.
 
-    The labels are taken to come from rows like these, evenly or with the weights they have.
+    The labels are taken to come from rows like these, evenly or with the weights they have. Rows that the judge could
+    not score belong to them: what stands in for its score there, the middle of the scale, may be anything.
     """
     points = calibration.points
-    human, machine = [point.human for point in points], [point.judged for point in points]
-    where = [point.conversation for point in points]
-    weights = [point.weight for point in points]
-    scores, clusters = [each.score or 0.0 for each in scored], [each.row.conversation for each in scored]
+    middle, passes = sum(judge.bounds) / 2, judge.settings.passes
+    human = [point.human for point in points]
+    machine = [middle if point.judged is None else point.judged for point in points]
+    where, weights = [point.conversation for point in points], [point.weight for point in points]
+    scores = [middle if each.score is None else each.score for each in judged]
+    clusters = [each.row.conversation for each in judged]
     told: dict[str, JsonValue] = {"labels": calibration.labels, "faults": {**calibration.faults}}
     if len(set(where)) < 2:
         return told
     step = 0.5 if judge.settings.method == "pairwise" else 1.0
     labelled = powered.Labelled(human, machine, where, weights)
     told["mean"] = _estimate(powered.mean(labelled, powered.Judged(scores, clusters), judge.bounds, step))
-    passes = judge.settings.passes
     good, called = [float(each >= passes) for each in human], [float(each >= passes) for each in machine]
     labelled = powered.Labelled(good, called, where, weights)
     seen = [float(score >= passes) for score in scores]
@@ -67,7 +69,7 @@ def corrected(judge: Judge, scored: Sequence[Judged], calibration: Calibration) 
     if len(set(weights)) == 1 and len(set(where)) == len(where) and len(set(clusters)) == len(clusters):
         # Rogan and Gladen take all rows to be independent: those that are labelled do not count a second time.
         mine = {point.id for point in points}
-        fresh = [each for each, row in zip(seen, scored, strict=True) if row.row.id not in mine]
+        fresh = [each for each, row in zip(seen, judged, strict=True) if row.row.id not in mine]
         positives = int(sum(good))
         hits = sum(a == b == 1.0 for a, b in zip(good, called, strict=True))
         rejections = sum(a == b == 0.0 for a, b in zip(good, called, strict=True))
