@@ -63,7 +63,7 @@ def compare(
             f"'{least.word}' was not asked: {closed[least.ref]}",
             "compare what the present noria.toml can ask: champion, base, engine:NAME",
         )
-    measured = desk.time(common[:timed], memory) if timed else {}
+    measured = desk.time(common[:timed], memory) if timed and desk.sides else {}
     texts = {side.ref: [answered[side.ref][row.id] for row in common] for side in sides}
     return _scored(name, task, dataset, sides, common, texts, measured)
 
