@@ -17,6 +17,7 @@ from noria.apps import evaluations, start, tables
 from noria.backends.fake import FakeEngines
 from noria.errors import Conflict, Invalid, NotFound
 from noria.evaluation import comparison, harness, history, report
+from noria.evaluation.answers import sealed_rows
 from noria.evaluation.compare import compare
 from noria.evaluation.harness import HarnessReport
 from noria.ports import Engine, Platform
@@ -111,7 +112,7 @@ def trained(platform: Platform, right: int = ROWS) -> Candidate:
         prompt=prompts.definition(platform.settings.tasks["helpdesk"].system),
     )  # fmt: skip
     candidate = champion.model_copy(update={"adapter": adapter})
-    rows = report.sealed_rows(platform.lake.path(history_dataset(platform)))
+    rows = sealed_rows(platform.lake.path(history_dataset(platform)))
     old, new = [row.messages[-1].content for row in rows], [answers.get(row.messages[-1].content, "?") for row in rows]
     scores = report.scored(rows, old, new, ["token_f1"])
     made = Report(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,7 +29,7 @@ class Quiet:
 
 
 @contextmanager
-def server(reply: dict[str, object]) -> Iterator[str]:
+def server(reply: Mapping[str, object]) -> Iterator[str]:
     """Answers every POST with the same JSON."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -160,7 +160,9 @@ def test_harmless_questions_are_counted(tmp_path: Path) -> None:
 
 def test_a_child_tells_how_far_it_is_and_its_failure_says_why(tmp_path: Path) -> None:
     seen = Quiet()
-    watched(["sh", "-c", "printf 'x: 3/20 [00:01' >&2; sleep 1.2"], {}, tmp_path, tmp_path / "log", seen, "work")
-    assert seen.told[-1] == ("work", 3, 20)
+    watched(
+        ["sh", "-c", "printf 'API:  15%%|# | 3/20 [00:01' >&2; sleep 1.2"], {}, tmp_path, tmp_path / "log", seen, "work"
+    )
+    assert seen.told[-1] == ("work: API", 3, 20)
     with pytest.raises(Unavailable, match="no such flag"):
         watched(["sh", "-c", "echo 'no such flag'; exit 3"], {}, tmp_path, tmp_path / "log", seen, "work")

@@ -108,7 +108,7 @@ def scatter(dots: Sequence[Dot], across: str, up: str, caption: str) -> Html:
     ]
     for tick in xs:
         drawn.append(el("text", _short(tick, xs), class_="tick", x=at(Dot("", tick, ys[0]))[0], y=bottom + 16,
-                        text_anchor="middle"))  # fmt: skip
+                        text_anchor="end" if tick == xs[-1] else "middle"))  # fmt: skip
     for tick in ys:
         drawn.append(el("text", _short(tick, ys), class_="tick", x=left - 6, y=at(Dot("", xs[0], tick))[1] + 4,
                         text_anchor="end"))  # fmt: skip
