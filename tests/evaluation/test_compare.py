@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +14,14 @@ import pytest
 
 from noria import prompts
 from noria.apps import evaluations, start, tables
-from noria.backends.fake import FakeEngines
+from noria.backends.fake import FakeEngine, FakeEngines
 from noria.errors import Conflict, Invalid, NotFound
 from noria.evaluation import comparison, harness, history, report
 from noria.evaluation.answers import sealed_rows
 from noria.evaluation.compare import compare
 from noria.evaluation.harness import HarnessReport
-from noria.ports import Engine, Platform
+from noria.ports import Platform
+from noria.settings import EngineSettings
 from noria.types import (
     Artifact,
     Candidate,
@@ -265,11 +266,11 @@ def test_harness_reports_are_kept_and_the_latest_value_of_each_score_counts(plat
 
 
 def test_engines_are_closed(platform: Platform) -> None:
-    started: list[Engine] = []
+    started: list[FakeEngine] = []
 
     class Watched(FakeEngines):
-        def start(self, *arguments, **named):  # type: ignore[no-untyped-def]
-            started.append(super().start(*arguments, **named))
+        def start(self, settings: EngineSettings, adapters: Mapping[Ref, Path], log: Path) -> FakeEngine:
+            started.append(super().start(settings, adapters, log))
             return started[-1]
 
     compare(replace(platform, engines={"llamacpp": Watched()}), "helpdesk", ["base", "engine:other"], Quiet(), timed=5)

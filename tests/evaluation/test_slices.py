@@ -42,9 +42,7 @@ def test_in_noise_a_group_is_named_as_rarely_as_promised() -> None:
 
 
 def test_a_group_of_few_rows_or_conversations_is_not_looked_at() -> None:
-    assert slices.groups(made(40)) == [
-        each for each in slices.groups(made(40)) if each.interval.rows >= slices.MIN_ROWS
-    ]
+    assert {each.name for each in slices.groups(made(40))} == {"slice = task"}
     assert slices.groups(made(300, per_conversation=60)) == []
 
 
