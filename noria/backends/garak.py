@@ -21,10 +21,10 @@ VERSION: Final = "0.17.1"
 STEPS: Final = (("torch==2.13.0",), (f"garak=={VERSION}",))
 """torch first, by exact version, so that a wheel without CUDA can be given in PIP_FIND_LINKS."""
 PROBES: Final = (
-    "encoding.InjectBase64", "exploitation.SQLInjectionEcho", "goodside.Tag", "latentinjection.LatentInjectionReport",
+    "encoding.InjectBase64", "exploitation.SQLInjectionEcho", "latentinjection.LatentInjectionReport",
     "promptinject.HijackHateHumans", "web_injection.MarkdownImageExfil", "web_injection.TaskXSS",
 )  # fmt: skip
-"""Probes that need no download and keep to the cap; some others (dan, ansiescape) ask all their prompts."""
+"""Probes that need no download and keep to the cap; some others (dan, ansiescape, goodside) ask all their prompts."""
 
 
 def run(

@@ -24,7 +24,8 @@ from noria.types import Scored
 LOOK = 0.5
 """Seconds between two looks at a child's log."""
 GRACE = 10.0
-_COUNT = re.compile(rb"(\d+)/(\d+) \[")
+_COUNT = re.compile(rb"([\w. ]+):\s+\d+%[^\r\n]*?(\d+)/(\d+) \[")
+"""A bar of tqdm: its name, how many are done, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,8 @@ def watched(argv: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path, p
     try:
         while child.poll() is None:
             if counted := _COUNT.findall(_tail(log)):
-                done, total = counted[-1]
-                progress.update(label, int(done), int(total))
+                bar, done, total = counted[-1]
+                progress.update(f"{label}: {bar.decode().strip()}", int(done), int(total))
             time.sleep(LOOK)
     finally:
         status = stop(child, GRACE)

@@ -50,9 +50,10 @@ def compare(
     rows = sealed_rows(platform.lake.path(dataset))
     earlier = history.answers(found)
     answered = {side.ref: earlier.get(side.ref, {}) for side in sides}
-    # By ref: why a side cannot be asked. The engines of those that can are needed for the rows that are missing.
+    # By ref, why a side cannot be asked; None where it can.
     closed = {
-        side.ref: "nothing is asked with --recorded" if recorded else _why(platform, task, side) for side in sides
+        side.ref: "nothing is asked with --recorded" if recorded else barred(platform, task, side.candidate)
+        for side in sides
     }
     desk = _Desk(platform, task, [side for side in sides if closed[side.ref] is None], progress)
     answered |= {side.ref: {**answered[side.ref], **desk.ask(side, rows, answered[side.ref])} for side in desk.sides}
@@ -64,7 +65,7 @@ def compare(
             f"'{least.word}' was not asked: {closed[least.ref]}",
             "compare what the present noria.toml can ask: champion, base, engine:NAME",
         )
-    measured = desk.time(common[:timed], memory) if timed else {}
+    measured = desk.time(common[:timed], memory) if timed and desk.sides else {}
     texts = {side.ref: [answered[side.ref][row.id] for row in common] for side in sides}
     return _scored(name, task, dataset, sides, common, texts, measured)
 
@@ -75,10 +76,6 @@ def _dataset(platform: Platform, name: str) -> Ref:
             if run.stage == "dataset" and platform.lake.has(run.output):
                 return run.output
     raise NotFound(f"task '{name}' has no sealed rows yet", f"make them: noria run dataset --task {name}")
-
-
-def _why(platform: Platform, task: TaskSettings, side: Side) -> str | None:
-    return barred(platform, task, side.candidate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,15 +37,13 @@ def test_a_planted_loss_is_found_and_told_with_its_interval(value: str) -> None:
 
 @pytest.mark.slow
 def test_in_noise_a_group_is_named_as_rarely_as_promised() -> None:
-    named = sum(bool(slices.regressions(made(240, seed=seed, per_conversation=2))) for seed in range(300))
+    named = sum(bool(slices.regressions(made(240, seed=seed, per_conversation=2))) for seed in range(200))
     # 5 of 100 at the most, two-sided so half of it; three standard errors are left for chance.
-    assert named / 300 <= slices.RISK / 2 + 0.027
+    assert named / 200 <= slices.RISK / 2 + 0.033
 
 
 def test_a_group_of_few_rows_or_conversations_is_not_looked_at() -> None:
-    assert slices.groups(made(40)) == [
-        each for each in slices.groups(made(40)) if each.interval.rows >= slices.MIN_ROWS
-    ]
+    assert {each.name for each in slices.groups(made(40))} == {"slice = task"}
     assert slices.groups(made(300, per_conversation=60)) == []
 
 

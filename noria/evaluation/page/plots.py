@@ -34,13 +34,17 @@ class Dot:
 
 
 def forest(bars: Sequence[Bar], caption: str, zero: bool = True) -> Html:
-    """Intervals below one another on one axis; with `zero` the axis holds 0, drawn as a line."""
-    ends = [end for bar in bars for end in (bar.low, bar.high)] + ([0.0] if zero else [])
+    """Intervals below one another on one axis; with `zero` the axis holds 0, drawn as a line.
+
+    A bound that does not exist (an infinite one) is drawn as the end of the axis.
+    """
+    ends = [end for bar in bars for end in (bar.low, bar.point, bar.high) if math.isfinite(end)]
+    ends += [0.0] if zero else []
     ticks = _ticks(min(ends), max(ends))
     low, high = ticks[0], ticks[-1]
 
     def place(value: float) -> float:
-        return WIDTH * (value - low) / (high - low)
+        return WIDTH * (min(max(value, low), high) - low) / (high - low)
 
     origin = el("line", class_="zero", x1=place(0), x2=place(0), y1=0.0, y2=20.0) if zero else None
     rows = [
@@ -108,7 +112,7 @@ def scatter(dots: Sequence[Dot], across: str, up: str, caption: str) -> Html:
     ]
     for tick in xs:
         drawn.append(el("text", _short(tick, xs), class_="tick", x=at(Dot("", tick, ys[0]))[0], y=bottom + 16,
-                        text_anchor="middle"))  # fmt: skip
+                        text_anchor="end" if tick == xs[-1] else "middle"))  # fmt: skip
     for tick in ys:
         drawn.append(el("text", _short(tick, ys), class_="tick", x=left - 6, y=at(Dot("", xs[0], tick))[1] + 4,
                         text_anchor="end"))  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from noria.evaluation import metrics
 from noria.evaluation.advice import Advice
 from noria.evaluation.measured import Measured
 from noria.evaluation.page.markup import Html, el, join, quoted
@@ -38,16 +39,26 @@ def verdict(decision: Decision | None) -> Html:
 
 def gains(report: Report) -> Html:
     """Every slice and metric with its paired interval, as a plot and as a table."""
-    rows = [(group, each) for group, metrics in report.intervals.items() for each in metrics.values()]
+    rows = [(group, each) for group, found in report.intervals.items() for each in found.values()]
     if not rows:
         return el("p", "The report has no rows.", class_="none")
-    bars = [
-        Bar(f"{group} · {each.name}", each.low, each.gain, each.high, told(each), tone(each)) for group, each in rows
-    ]
+    scales: dict[str, list[Bar]] = {}
+    for group, each in rows:
+        bar = Bar(f"{group} · {each.name}", each.low, each.gain, each.high, told(each), tone(each))
+        scales.setdefault(_scale(each.name), []).append(bar)
     caption = (
         f"Gain of the candidate over the champion, {rows[0][1].confidence:.0%} paired intervals; right of 0 is more."
     )
-    return join(el("h2", "Gains"), forest(bars, caption), _metrics(rows))
+    plots = [forest(bars, f"{caption} In {scale}." if scale else caption) for scale, bars in scales.items()]
+    return join(el("h2", "Gains"), *plots, _metrics(rows))
+
+
+def _scale(metric: str) -> str:
+    """What a metric is measured in, where it does not lie between 0 and 1: each such scale has an axis of its own."""
+    if metric not in metrics.names():
+        return metric
+    found = metrics.find(metric)
+    return "" if found.low >= -1 and found.high <= 1 else found.unit or metric
 
 
 def advices(found: Sequence[Advice]) -> Html:
