@@ -71,7 +71,9 @@ def mean(numbers: Sequence[float], clusters: Sequence[str], confidence: float = 
         return None
     value = float(row.mean())
     parts = np.bincount(member, weights=row - value) / (len(row) - np.bincount(member))
-    spread = math.sqrt(float((parts**2).sum()))
+    apart = float(((row - value) ** 2).sum()) / (len(row) * (len(row) - 1))
+    # Conversations that are balanced within are not believed to know the mean without any error.
+    spread = math.sqrt(max(float((parts**2).sum()), apart))
     reach = t_quantile(confidence, count - 1) * spread
     return Bounded(value, value - reach, value + reach, confidence)
 
@@ -99,8 +101,9 @@ def slope(
     residual = up - design @ np.linalg.lstsq(design, up, rcond=None)[0]
     leverage = np.minimum(0.9, np.einsum("ij,jk,ik->i", design, np.linalg.pinv(design.T @ design), design))
     value = float((alone * up).sum()) / ground
-    parts = np.bincount(member, weights=alone * residual / (1 - leverage)) / ground
-    reach = t_quantile(confidence, count - 3) * math.sqrt(float((parts**2).sum()))
+    each = alone * residual / (1 - leverage) / ground
+    parts = np.bincount(member, weights=each)
+    reach = t_quantile(confidence, count - 3) * math.sqrt(max(float((parts**2).sum()), float((each**2).sum())))
     # What is nothing but rounding must not look like an effect without any error.
     return Bounded(round(value, 9), round(value - reach, 9), round(value + reach, 9), confidence)
 

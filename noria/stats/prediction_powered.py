@@ -71,11 +71,12 @@ def mean(
 ) -> Corrected:
     """The mean score that people would give, by PPI++.
 
-    The tuning weight is the one of least variance, clipped to [0, 1]; the variance is linearised over whole clusters,
-    those of both kinds of rows together, so that a conversation may have rows of both kinds. Few labels on
-    which the judge agrees with people are no proof that it always does: `PSEUDO` labels that are a `step` off are
-    added to the variance (in the spirit of Agresti and Coull, "Approximate is better than 'exact'", 1998). The
-    interval is Wilson's for the effective number of rows, so that it stays inside `bounds` and holds near them.
+    The tuning weight is the one of least variance, clipped to [0, 1]. The variance is linearised over whole clusters,
+    those of both kinds of rows together, so that a conversation may have rows of both kinds, and is never less than
+    that of independent rows. Few labels on which the judge agrees with people are no proof that it always does:
+    `PSEUDO` labels that are a `step` off are added to it (in the spirit of Agresti and Coull, "Approximate is better
+    than 'exact'", 1998). The interval is Wilson's for the effective number of rows, so that it stays inside `bounds`
+    and holds near them.
 
     Args:
         labelled: rows with a human label; at least two clusters.
@@ -111,7 +112,8 @@ def mean(
     value = float((mass * human).sum())
     if weight:
         value += weight * (float(only.mean()) - float((mass * judged).sum()))
-    variance = float(((said + weight * lift) ** 2).sum()) * clusters / (clusters - 1) + weight**2 * doubt
+    together = float(((said + weight * lift) ** 2).sum()) * clusters / (clusters - 1)
+    variance = max(together, _apart(human - weight * judged, mass, weight * only)) + weight**2 * doubt
     low, high = _wilson(value, variance, bounds, t_quantile(confidence, clusters - 1), clusters)
     value = min(bounds[1], max(bounds[0], value))
     return Corrected(value, low, high, confidence, len(human), len(only), weight)
@@ -169,6 +171,16 @@ def _influence(values: Numbers, mass: Numbers, member: npt.NDArray[np.int_], cou
         return np.zeros(count)
     mean = float((mass * values).sum())
     return np.bincount(member, weights=mass * (values - mean), minlength=count).astype(np.float64)
+
+
+def _apart(rest: Numbers, mass: Numbers, only: Numbers) -> float:
+    """The variance if every row stood for itself.
+
+    Conversations that are balanced within, such as one answer of each grade to every question, look as if they knew the
+    mean without any error; they are not believed.
+    """
+    first = float((mass**2 * (rest - float((mass * rest).sum())) ** 2).sum())
+    return first + (float(only.var()) / len(only) if len(only) else 0.0)
 
 
 def _wilson(

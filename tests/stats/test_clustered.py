@@ -20,6 +20,9 @@ def test_rows_of_one_conversation_count_as_one() -> None:
     assert often is not None
     assert often.low == pytest.approx(once.low)
     assert clustered.mean(numbers, ["a"] * 6) is None
+    balanced = clustered.mean([0.0, 1.0] * 10, [str(n // 2) for n in range(20)])
+    assert balanced is not None
+    assert balanced.high - balanced.low > 0.3
 
 
 def test_the_slope_is_that_of_x_alone() -> None:

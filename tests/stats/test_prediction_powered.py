@@ -40,6 +40,16 @@ def test_a_biased_judge_is_put_right() -> None:
     assert sum(judged) / len(judged) > found.high
 
 
+def test_conversations_that_are_balanced_within_do_not_know_the_mean() -> None:
+    """One answer of each grade to every question: all conversations have the same mean."""
+    grades = [1.0, 2.0, 3.0, 4.0, 5.0] * 8
+    found = mean(
+        Labelled(grades, grades[::-1], [str(n // 5) for n in range(40)]), Judged([2.0] * 12, ["x"] * 12), (1, 5)
+    )
+    assert found.low < 2.7
+    assert found.high > 3.3
+
+
 def test_labels_that_all_agree_leave_room_for_what_they_have_missed() -> None:
     names = [str(number) for number in range(20)]
     found = mean(Labelled([1.0] * 20, [1.0] * 20, names), Judged([1.0] * 500, [f"b{n}" for n in range(500)]), (0, 1))
