@@ -11,12 +11,13 @@ import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from noria.datasets import clean, examples
 from noria.deployment import release
 from noria.errors import Conflict, Invalid, NotFound
-from noria.evaluation import queue, report
+from noria.evaluation import harness, queue, report
 from noria.features import tokenise
 from noria.lake import collect
 from noria.ports import Platform, Progress
@@ -34,7 +35,14 @@ STAGES = (
     Stage(
         "report", report.work, reads=("dataset", "adapter"), params=report.params, observes=report.observes, version="2"
     ),
-    Stage("release", release.work, reads=("report",), params=release.params, observes=release.observes, effect=True),
+    Stage(
+        "release",
+        partial(release.work, measured=harness.latest),
+        reads=("report",),
+        params=release.params,
+        observes=release.observes,
+        effect=True,
+    ),
 )
 check_order(STAGES)
 

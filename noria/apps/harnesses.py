@@ -12,12 +12,12 @@ from pathlib import Path
 import httpx
 from pydantic import JsonValue
 
-from noria.apps import access, talk
+from noria.apps import access, aside, talk
 from noria.backends import garak, lm_eval
 from noria.backends.chat_client import on_this_machine
 from noria.backends.harness import Found, Target
-from noria.errors import Conflict, Invalid, Unavailable
-from noria.evaluation import benign
+from noria.errors import Conflict, Invalid, NotFound, Unavailable
+from noria.evaluation import benign, history
 from noria.evaluation.harness import HarnessReport, store
 from noria.ports import Platform, Progress
 from noria.settings import environment
@@ -28,7 +28,10 @@ TIMEOUT = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a person asked for; without `url` it is the running `noria up`, without `model` the task."""
+    """What a person asked for; without `url` it is the running `noria up`, without `model` the task.
+
+    With `candidate`, a ref of one that some report knows, it is that candidate, served for the time of the run.
+    """
 
     task: str
     url: str | None = None
@@ -40,6 +43,7 @@ class Order:
     tokenizer: Path | None = None
     benign: Path | None = None
     tokens: int = 100
+    candidate: str | None = None
 
 
 def run_lm_eval(
@@ -83,8 +87,21 @@ def target(platform: Platform, order: Order) -> Target:
 def _run(
     platform: Platform, order: Order, name: str, version: str, work: Callable[[Target, Path], Found]
 ) -> tuple[Ref, HarnessReport]:
-    began, aimed = time.monotonic(), target(platform, order)
-    candidate = _serving(aimed)
+    if order.candidate is None:
+        return _aimed(platform, order, target(platform, order), name, version, work)
+    if order.url is not None:
+        raise Invalid("--candidate and --url cannot both say whom to ask", "leave one of them out")
+    known = history.candidates(list(history.reports(platform, order.task)))
+    if order.candidate not in known:
+        raise NotFound(f"no report knows '{order.candidate}'", "list candidates: noria evaluate list")
+    with aside.serving(platform, order.task, known[order.candidate]) as aimed:
+        return _aimed(platform, order, aimed, name, version, work)
+
+
+def _aimed(
+    platform: Platform, order: Order, aimed: Target, name: str, version: str, work: Callable[[Target, Path], Found]
+) -> tuple[Ref, HarnessReport]:
+    began, candidate = time.monotonic(), _serving(aimed)
     # What a harness leaves behind is kept until the next run: it says why one failed.
     folder = platform.settings.state / "harness" / name
     shutil.rmtree(folder, ignore_errors=True)

@@ -19,8 +19,8 @@ from noria.types import Feedback, Interaction
 
 SAID = ("thumbs", "correct", "correction")
 """Metrics of feedback that say whether an answer is right; a correction alone says that it is not."""
-JUDGED = "judge."
-"""What stands before a judge's name where it gives its score, in [0, 1], as feedback."""
+JUDGED = "judge:"
+"""What stands before a judge's name where it gives its score, in [0, 1], as feedback; no client may write a colon."""
 LIGHTS = {"green": 1.0, "yellow": 0.5, "red": 0.0}
 SETTLE = timedelta(seconds=2)
 """How late a record may show up and still be put in its place."""
@@ -158,7 +158,7 @@ class Evidence:
                 self._score(answer.side, answer.who, "feedback", score)
             return score is not None
         if said.metric.startswith(JUDGED) and said.value is not None and 0.0 <= said.value <= 1.0:
-            self._score(answer.side, answer.who, f"judge:{said.metric.removeprefix(JUDGED)}", said.value)
+            self._score(answer.side, answer.who, said.metric, said.value)
             return True
         return False
 

@@ -82,7 +82,7 @@ def decide(report: Report, gate: GateSettings, level: float, required: Mapping[s
         return _decision("inconclusive", because, report, gate, level, [])
     goals, guards = _goals(report, gate, level), _guards(report, gate, level)
     verdict, because = _judged(goals, guards)
-    if verdict == "promote" and (lacking := _lacking(gate, required or {})):
+    if verdict == "promote" and (lacking := _lacking(report, gate, required or {})):
         verdict, because = lacking
     return _decision(verdict, because, report, gate, level, [*goals, *guards])
 
@@ -127,16 +127,13 @@ def _guards(report: Report, gate: GateSettings, level: float) -> list[Claim]:
     ]
 
 
-def _lacking(gate: GateSettings, required: Mapping[str, Scored]) -> tuple[Verdict, str] | None:
+def _lacking(report: Report, gate: GateSettings, required: Mapping[str, Scored]) -> tuple[Verdict, str] | None:
     """What an outside harness has not shown, if anything."""
     for name, least in gate.requires.items():
         found = required.get(name)
         if found is None:
-            harness = name.partition(".")[0]
-            return (
-                "inconclusive",
-                f"the gate requires '{name}', which nobody has measured: noria evaluate harness {harness}",
-            )
+            how = f"noria evaluate harness {name.partition('.')[0]} --candidate {report.candidate.ref}"
+            return "inconclusive", f"the gate requires '{name}', which nobody has measured: {how}"
         reached = found.low >= least if found.higher_is_better else found.high <= least
         missed = found.high < least if found.higher_is_better else found.low > least
         if not reached:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pydantic import JsonValue
 
@@ -11,7 +11,7 @@ from noria.deployment import canary, gate, risk
 from noria.errors import Conflict, Invalid, NotFound
 from noria.ports import Platform
 from noria.stage import Look, Work
-from noria.types import Candidate, Decision, Deployment, Ref, Report, new_id
+from noria.types import Candidate, Decision, Deployment, Ref, Report, Scored, new_id
 
 
 def params(look: Look) -> JsonValue:
@@ -25,28 +25,37 @@ def observes(look: Look) -> JsonValue:
     return live.version if live else 0
 
 
-def work(work: Work) -> Mapping[str, JsonValue]:
+Measured = Callable[[Platform, str, str], Mapping[str, Scored]]
+"""What outside harnesses have found, given a task's name and a candidate's ref."""
+
+
+def work(work: Work, measured: Measured = lambda platform, name, ref: {}) -> Mapping[str, JsonValue]:
     """Let the gate decide and carry it out; `no promotion` is a result, not a failure."""
     report = Report.model_validate_json((work.folder("report") / "report.json").read_text())
     live = work.platform.deployments.current(work.name)
-    decision = _standing(work.platform, live, report) or _barred(work.platform, live, report) or _decided(work, report)
+    decision = (
+        _standing(work.platform, live, report)
+        or _barred(work.platform, live, report)
+        or _decided(work, report, measured)
+    )
     if decision.verdict == "promote" and (live is None or live.champion != report.candidate):
         decision = _carried_out(work, live, report.candidate, decision)
     (work.out / "decision.json").write_text(decision.model_dump_json(indent=1))
     return json.loads(decision.model_dump_json())  # type: ignore[no-any-return]
 
 
-def _decided(work: Work, report: Report) -> Decision:
+def _decided(work: Work, report: Report, measured: Measured) -> Decision:
     """What the gate says, at the level that the task's budget has for it, which this spends.
 
     Before a canary sealed rows are a sieve: the promise is kept, and the budget spent, by what real traffic shows.
     """
     rule = work.task.gate
+    required = measured(work.platform, work.name, str(report.candidate.ref)) if rule.requires else {}
     if work.task.release.canary > 0:
-        return gate.decide(report, rule, rule.risk)
+        return gate.decide(report, rule, rule.risk, required)
     on = str(work.inputs["report"].ref)
     level = risk.of_report(work.platform, work.name, on)
-    decision = gate.decide(report, rule, level)
+    decision = gate.decide(report, rule, level, required)
     spent: JsonValue = {"level": level, "acted": decision.verdict == "promote", "on": on}
     return decision.model_copy(update={"evidence": {**decision.evidence, "spent": spent}})
 

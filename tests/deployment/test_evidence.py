@@ -124,7 +124,7 @@ def test_what_feedback_is_worth(value: float | None, metric: str, correction: st
 def test_judges_and_lights_count_by_themselves() -> None:
     new, old = answered(1, True, light="green"), answered(2, False, light="yellow")
     again = answered(3, True, light="uncalibrated"), answered(4, False, light="red")
-    notes = [said(new, 0.8, metric="judge.tone"), said(old, 0.4, metric="judge.tone"), said(old, 4, metric="judge.big")]
+    notes = [said(new, 0.8, metric="judge:tone"), said(old, 0.4, metric="judge:tone"), said(old, 4, metric="judge:big")]
     found = evidence([new, old, *again, *notes])
     assert found.seen.pairs["light"] == [(1.0, 0.5)]
     assert found.seen.pairs["judge:tone"] == [(0.8, 0.4)]

@@ -131,7 +131,7 @@ def test_what_is_disagreed_on_is_drawn_more_often(tmp_path: Path) -> None:
         for number, each in enumerate(rows[:150])
     ]  # fmt: skip
     judged = [
-        said(each, f"judge.{name}", value)
+        said(each, f"judge:{name}", value)
         for number, each in enumerate(rows[150:])
         for name, value in (("strict", 1.0 + number % 2), ("mild", 4.0 if number % 3 == 0 else 1.0 + 3 * (number % 2)))
     ]

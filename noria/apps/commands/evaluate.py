@@ -28,6 +28,9 @@ Html = Annotated[Path | None, typer.Option("--html", help="Write a page here tha
 Report = Annotated[str | None, typer.Argument(help="report:…, comparison:… or harness:…; the latest without it.")]
 Address = Annotated[str | None, typer.Option(help="Another server's base URL, that ends in /v1; else `noria up`.")]
 Model = Annotated[str | None, typer.Option(help="Name of the model there; else the task's.")]
+Aside = Annotated[
+    str | None, typer.Option("--candidate", help="A candidate that does not serve: candidate:TASK@DIGEST.")
+]
 Key = Annotated[str | None, typer.Option(help="Name of the variable that holds the key of --url.")]
 
 
@@ -120,6 +123,7 @@ def run_lm_eval(
     url: Address = None,
     model: Model = None,
     key: Key = None,
+    candidate: Aside = None,
     task: Task = None,
     as_json: AsJson = False,
     project: Folder = HERE,
@@ -133,8 +137,9 @@ def run_lm_eval(
 
     platform = opened(project)
     order = harnesses.Order(
-        platform.settings.task(task)[0], url, model, key, limit=limit, include=include, tokenizer=tokenizer
-    )
+        platform.settings.task(task)[0], url, model, key, limit=limit, include=include, tokenizer=tokenizer,
+        candidate=candidate,
+    )  # fmt: skip
     with Screen() as screen:
         found = harnesses.run_lm_eval(platform, order, tasks or [], screen)
     _told(*found, as_json)
@@ -149,6 +154,7 @@ def run_garak(
     url: Address = None,
     model: Model = None,
     key: Key = None,
+    candidate: Aside = None,
     task: Task = None,
     as_json: AsJson = False,
     project: Folder = HERE,
@@ -162,7 +168,7 @@ def run_garak(
 
     platform = opened(project)
     name = platform.settings.task(task)[0]
-    order = harnesses.Order(name, url, model, key, limit=cap, benign=benign, tokens=max_tokens)
+    order = harnesses.Order(name, url, model, key, limit=cap, benign=benign, tokens=max_tokens, candidate=candidate)
     with Screen() as screen:
         found = harnesses.run_garak(platform, order, probes or [], screen)
     _told(*found, as_json)

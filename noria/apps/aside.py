@@ -1,0 +1,78 @@
+"""One candidate behind a gateway of its own, beside what serves: for harnesses that ask what is not promoted yet."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from noria.backends import child
+from noria.backends.harness import Target
+from noria.errors import Conflict, Unavailable
+from noria.evaluation.sides import barred
+from noria.ports import Engine, Platform
+from noria.settings import child_environment
+from noria.types import Arm, Candidate, KeyGrant, Route, Snapshot
+
+READY_SECONDS = 30.0
+STOP_SECONDS = 5.0
+
+
+@contextmanager
+def serving(platform: Platform, name: str, candidate: Candidate) -> Iterator[Target]:
+    """Where a task's candidate answers, as it would when promoted; what it is asked is not kept.
+
+    Raises Conflict for a candidate that the present noria.toml cannot serve, Unavailable when it does not start.
+    """
+    if why := barred(platform, platform.settings.tasks[name], candidate):
+        raise Conflict(f"'{candidate.ref}' cannot be asked: {why}", "make one that can: noria run")
+    settings = platform.settings.engines[candidate.engine]
+    kind, logs = platform.engines[settings.kind], platform.settings.state / "logs"
+    adapters = {candidate.adapter: platform.lake.path(candidate.adapter)} if candidate.adapter else {}
+    engine = kind.start(settings, adapters, logs / "aside-engine.log")
+    try:
+        with tempfile.TemporaryDirectory(prefix="noria-aside-") as folder:
+            key = secrets.token_urlsafe(32)
+            snapshot = _snapshot(platform, name, candidate, engine, key)
+            (Path(folder) / "snapshot.json").write_text(snapshot.model_dump_json())
+            process, url = _gateway(Path(folder), logs / "aside-gateway.log")
+            try:
+                yield Target(f"{url}/v1", key, name)
+            finally:
+                child.stop(process, STOP_SECONDS)
+    finally:
+        engine.close()
+
+
+def _snapshot(platform: Platform, name: str, candidate: Candidate, engine: Engine, key: str) -> Snapshot:
+    task = platform.settings.tasks[name].model_copy(update={"arms": {}, "fallback": (), "lights": None})
+    index = platform.lake.path(candidate.index) / "index" if candidate.index and task.context else None
+    arm = Arm(
+        served_by=str(candidate.ref), engine=candidate.engine, upstreams=(engine.endpoint,),
+        extra=engine.extra(candidate.adapter), index=str(index) if index else None,
+    )  # fmt: skip
+    grant = KeyGrant(id="aside", name="noria", role="admin")
+    return Snapshot(
+        version=1, routes={name: Route(arms=(arm,), task=task.model_dump(mode="json"))},
+        keys={hashlib.sha256(key.encode()).hexdigest(): grant},
+        gateway=platform.settings.gateway.model_dump(mode="json"),
+    )  # fmt: skip
+
+
+def _gateway(state: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
+    argv = [sys.executable, "-m", "noria.apps.gateway", "--state", str(state), "--port", "0"]
+    process = child.spawn([*argv, "--parent", str(os.getpid())], log=log, env=child_environment())
+    end, address = time.monotonic() + READY_SECONDS, state / "gateway.url"
+    while not address.is_file():
+        if process.poll() is not None or time.monotonic() > end:
+            child.stop(process, STOP_SECONDS)
+            raise Unavailable(f"the gateway did not start: {child.last_lines(log, 1)}", f"look into {log}")
+        time.sleep(0.05)
+    return process, address.read_text()
