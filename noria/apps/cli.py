@@ -141,20 +141,41 @@ def status(as_json: AsJson = False, project: Folder = HERE) -> None:
 
 
 @app.command()
-def doctor(as_json: AsJson = False, project: Folder = HERE) -> None:
+def doctor(
+    ladder: Annotated[bool, typer.Option("--ladder", help="How far has this installation come, from 0 to 10?")] = False,
+    as_json: AsJson = False,
+    project: Folder = HERE,
+) -> None:
     """Check this machine and this project; exit code 1 when something would not work.
 
-    Example: noria doctor
+    Example: noria doctor            Example: noria doctor --ladder
     """
     from noria.apps import checks
     from noria.apps.screen import show, table_of
 
+    if ladder:
+        _ladder(project, as_json)
+        return
     found = checks.examine(project)
     rows = [["ok" if each.good else "FAULT", each.name, each.found, each.hint] for each in found]
     values = [{"check": each.name, "ok": each.good, "found": each.found, "hint": each.hint} for each in found]
     show(values, as_json, table_of(["", "check", "found", "try"], rows))
     if not all(each.good for each in found):
         raise typer.Exit(1)
+
+
+def _ladder(project: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from noria.apps import ladder
+    from noria.apps.screen import show, table_of
+
+    rungs = ladder.climb(opened(project))
+    if as_json:
+        show({"height": ladder.height(rungs), "rungs": [asdict(each) for each in rungs]}, as_json=True)
+        return
+    show(None, False, table_of(["", "", "what it takes, with all above it", "next"], [*ladder.told(rungs)]))
+    typer.echo(f"{ladder.height(rungs)} of 10")
 
 
 @app.command()

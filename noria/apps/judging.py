@@ -65,6 +65,28 @@ def bench(platform: Platform, judge: Judge, running: Callable[[], Engine] | None
         yield Bench(judge, start, settings.slots * settings.replicas, settings.price, memory)
 
 
+@contextmanager
+def comparer(platform: Platform, task: str) -> Iterator[Callable[[str, str], float] | None]:
+    """What says of a prediction and the truth how surely they say the same, where the task's labels want a judge.
+
+    A pair that the judge could not score counts as different.
+    """
+    rules = platform.settings.tasks[task].labels
+    if rules is None or rules.comparison.judge is None:
+        yield None
+        return
+    judge = judge_named(platform, rules.comparison.judge)
+    low, high = judge.bounds
+    with bench(platform, judge) as asked:
+        asked.prepare()
+
+        def same(prediction: str, truth: str) -> float:
+            score = asked.one(JudgeRow(question="Do both say the same?", answer=prediction, target=truth)).score
+            return 0.0 if score is None else (score - low) / (high - low)
+
+        yield same
+
+
 def engine(platform: Platform, name: str, stack: ExitStack) -> Engine:
     """A running engine with its base model, closed with the stack."""
     settings = platform.settings.engines[name]

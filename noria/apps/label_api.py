@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
+from noria.apps.judging import comparer
 from noria.apps.recording import recorder
 from noria.evaluation import labels
 from noria.evaluation.queue import rules_of
@@ -44,11 +45,15 @@ def build(platform: Platform, reader: Callable[..., ApiKey]) -> APIRouter:
 
     @routes.get("/agreement", dependencies=[caller])
     def agreement(task: str) -> dict[str, Any]:
-        return labels.agreement(platform, platform.settings.task(task)[0])
+        name = platform.settings.task(task)[0]
+        with comparer(platform, name) as same:
+            return labels.agreement(platform, name, same)
 
     @routes.get("/estimate", dependencies=[caller])
     def estimate(task: str) -> dict[str, Any]:
-        return labels.estimate(platform, platform.settings.task(task)[0])
+        name = platform.settings.task(task)[0]
+        with comparer(platform, name) as same:
+            return labels.estimate(platform, name, same)
 
     @routes.post("/{row}")
     def say(task: str, row: str, said: Said, key: ApiKey = caller) -> dict[str, Any]:

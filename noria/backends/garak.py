@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from noria.backends.harness import Found, Target, home, watched
 from noria.errors import Unavailable
 from noria.ports import Progress
-from noria.stats.proportion import wilson
+from noria.stats.intervals import of_share
 from noria.types import Scored
 
 NAME: Final = "garak"
@@ -83,7 +83,7 @@ def read(report: Path) -> tuple[dict[str, Scored], list[str]]:
         if told.get("nones"):
             notes.append(f"'{name}': {told['nones']} answers never came")
         if passed + failed:
-            low, high = wilson(passed, passed + failed)
+            low, high = of_share(passed, passed + failed)
             value = round(passed / (passed + failed), 6)
             scores[name] = Scored(value=value, low=low, high=high, rows=passed + failed)
     return scores, notes

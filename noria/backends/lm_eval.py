@@ -18,7 +18,7 @@ from noria.backends.harness import Found, Target, home, watched
 from noria.errors import Conflict, Invalid, NotFound, Unavailable
 from noria.ports import Progress
 from noria.settings import known
-from noria.stats.proportion import wilson
+from noria.stats.intervals import of_share
 from noria.types import Scored
 
 NAME: Final = "lm-eval"
@@ -140,7 +140,7 @@ def read(out: Path) -> dict[str, Scored | None]:
 def _scored(value: float, stderr: Any, rows: int, samples: Sequence[float], higher: bool) -> Scored | None:
     """Wilson's interval where every sample is 0 or 1, else a normal one from the standard error."""
     if samples and {*samples} <= {0.0, 1.0}:
-        low, high = wilson(round(sum(samples)), len(samples), _CONFIDENCE)
+        low, high = of_share(round(sum(samples)), len(samples), _CONFIDENCE)
     elif isinstance(stderr, int | float) and math.isfinite(stderr):
         half = NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2) * stderr
         low, high = value - half, value + half

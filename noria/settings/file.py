@@ -195,12 +195,14 @@ def _check_names(settings: Settings) -> None:
                 f"task '{task}' has no sources", "name at least one", where=settings.place("tasks", task, "sources")
             )
         engines, sources = ("engine", set(settings.engines)), ("source", set(names))
+        judges, comparison = ("judge", set(settings.judges)), table.labels.comparison if table.labels else None
         wanted = [
             (engines, table.engine, ("engine",)),
             *((engines, each.engine, ("arms", arm, "engine")) for arm, each in table.arms.items()),
             *((engines, each, ("fallback",)) for each in table.fallback),
             *((sources, each, ("sources",)) for each in table.sources),
             *((sources, each.source, ("context",)) for each in (table.context,) if each),
+            *((judges, each.judge, ("labels", "comparison")) for each in (comparison,) if each and each.judge),
         ]
         for (kind, there), name, path in wanted:
             if name not in there:

@@ -16,6 +16,8 @@ class ComparisonSettings(Table):
     """
 
     kind: Literal["exact", "tolerant", "judge"] = "exact"
+    judge: str | None = None
+    """Which judge, where `kind` is judge: one that scores answers against their target, such as `correctness`."""
     relative: Annotated[float, Field(ge=0.0, lt=1.0)] = 1e-12
     """Most difference of two numbers, as a share of the true one."""
     absolute: float = Field(default=0.0, ge=0.0)
@@ -26,6 +28,12 @@ class ComparisonSettings(Table):
     """What `03/04/2026` is read by."""
     synonyms: tuple[tuple[str, ...], ...] = ()
     """Groups of words or phrases that mean the same."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if (self.kind == "judge") != (self.judge is not None):
+            raise ValueError('kind = "judge" and judge = "NAME" go together')
+        return self
 
 
 class LabelSettings(Table):

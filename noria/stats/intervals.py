@@ -125,6 +125,17 @@ def wilson(share: float, rows: float, critical: float) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
 
 
+def of_share(hits: int, rows: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of `hits` in `rows` independent ones; it holds at shares of 0 and 1 too.
+
+    Raises ValueError where `hits` is not in 0 to `rows`, or there are no rows.
+    """
+    if not 0 <= hits <= rows or not rows:
+        raise ValueError(f"{hits} of {rows} is no share")
+    low, high = wilson(hits / rows, rows, normal(confidence))
+    return round(low, 6), round(high, 6)
+
+
 def binary(rows: FloatArray, statistic: Statistic) -> bool:
     """Whether the statistic is the share of rows that are 1, all others being 0."""
     if not isinstance(statistic, OfSums) or statistic.of is not ratio or (statistic.low, statistic.high) != (0, 1):

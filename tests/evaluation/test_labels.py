@@ -185,7 +185,7 @@ def test_a_truth_without_a_value_is_held_against_the_answer(tmp_path: Path) -> N
     assert labels.worth(truth, "After 4 days.", rules) == 1.0
     assert labels.worth(labels.Label("ann", 2.0, "after 72 hours"), "After 4 days.", rules) == 2.0
     assert labels.worth(labels.Label("ann", None, None), "After 4 days.", rules) is None
-    judged = LabelSettings.model_validate({"comparison": {"kind": "judge"}})
+    judged = LabelSettings.model_validate({"comparison": {"kind": "judge", "judge": "correctness"}})
     assert labels.worth(truth, "Three days on.", judged) is None
     assert labels.worth(truth, "Three days on.", judged, lambda prediction, truth: 0.9) == 1.0
 

@@ -136,7 +136,7 @@ def test_a_judge_is_asked_where_the_task_says_so() -> None:
         asked.append((prediction, truth))
         return 0.9 if "button" in prediction else 0.5
 
-    rule = ComparisonSettings(kind="judge")
+    rule = ComparisonSettings(kind="judge", judge="correctness")
     assert same("Use the button", "Press it", rule, judge)
     assert not same("Press it", "Press it", rule, judge)
     assert asked == [("Use the button", "Press it"), ("Press it", "Press it")]

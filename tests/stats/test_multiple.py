@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noria.stats.intervals import of_share
 from noria.stats.multiple import holm, loss_p
-from noria.stats.proportion import wilson
 
 
 def test_holm_is_what_one_works_out_by_hand() -> None:
@@ -52,8 +52,8 @@ def test_what_cannot_be_tested_is_refused(gains: list[float], clusters: list[str
 
 def test_wilson_is_that_of_the_book() -> None:
     # Newcombe (1998), table I: 81 of 263 and 0 of 20.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson(20, 20)[1] == 1.0
+    assert of_share(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert of_share(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert of_share(20, 20)[1] == 1.0
     with pytest.raises(ValueError, match="no share"):
-        wilson(3, 2)
+        of_share(3, 2)

@@ -147,11 +147,14 @@ def agreement_of_labels(task: Name = None, as_json: AsJson = False, project: Fol
 
     Example: noria labels agreement helpdesk
     """
+    from noria.apps.judging import comparer
     from noria.apps.screen import show, table_of
     from noria.evaluation import labels
 
     platform = opened(project)
-    told: Any = labels.agreement(platform, platform.settings.task(task)[0])
+    name = platform.settings.task(task)[0]
+    with comparer(platform, name) as same:
+        told: Any = labels.agreement(platform, name, same)
     if as_json:
         show(told, as_json=True)
         return
@@ -169,11 +172,14 @@ def estimate_of_labels(task: Name = None, as_json: AsJson = False, project: Fold
 
     Example: noria labels estimate helpdesk
     """
+    from noria.apps.judging import comparer
     from noria.apps.screen import show, table_of
     from noria.evaluation import labels
 
     platform = opened(project)
-    told: Any = labels.estimate(platform, platform.settings.task(task)[0])
+    name = platform.settings.task(task)[0]
+    with comparer(platform, name) as same:
+        told: Any = labels.estimate(platform, name, same)
     if as_json:
         show(told, as_json=True)
         return
