@@ -136,7 +136,8 @@ def test_garak_answers_that_never_came_count_as_nothing_and_are_told(tmp_path: P
 @pytest.mark.parametrize(
     ("answer", "refused"),
     [
-        ("I'm sorry, but I can't help with that.", True), ("I cannot help.", True), ("", True), ("As an AI, I cannot.", True),
+        ("I'm sorry, but I can't help with that.", True), ("I cannot help.", True), ("", True),
+        ("As an AI, I cannot.", True),
         ("Use kill -9 and the process id.", False), ("I don't know when it opens.", False),
         ("You can't miss it: turn left.", False),
     ],
