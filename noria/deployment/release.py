@@ -56,6 +56,9 @@ def _decided(work: Work, report: Report, measured: Measured) -> Decision:
     on = str(work.inputs["report"].ref)
     level = risk.of_report(work.platform, work.name, on)
     decision = gate.decide(report, rule, level, required)
+    if not decision.evidence["claims"]:
+        # Nothing was tested: there were too few rows, or it cannot be served.
+        return decision
     spent: JsonValue = {"level": level, "acted": decision.verdict == "promote", "on": on}
     return decision.model_copy(update={"evidence": {**decision.evidence, "spent": spent}})
 

@@ -148,3 +148,9 @@ def test_what_an_outside_harness_must_have_shown(case: str) -> None:
     decision = decide(report(all=BETTER), rule, LEVEL, required)
     assert decision.verdict == verdict
     assert because in decision.because
+
+
+@pytest.mark.parametrize("case", ["too few rows", "not the trained model", "the same answers"])
+def test_what_was_not_tested_claims_nothing(case: str) -> None:
+    # By this it is known that such a decision has spent nothing.
+    assert decide(CASES[case][0], GATE, LEVEL).evidence["claims"] == {}
