@@ -250,7 +250,12 @@ def recorded(platform: Platform, name: str, *, measured: bool = False) -> dict[t
     return known
 
 
-def keep(file: Path, known: Mapping[tuple[str, str], Reply], refs: set[str]) -> None:
-    """Write the answers of these candidates where `recorded` finds them: a JSON list a line."""
-    kept = sorted((*key, *astuple(reply)) for key, reply in known.items() if key[0] in refs)
+def keep(file: Path, known: Mapping[tuple[str, str], Reply], refs: set[str], *, measured: bool) -> None:
+    """Write the answers of these candidates where `recorded` finds them: a JSON list a line.
+
+    What an answer took is written where it was `measured` for a metric only: the same work then makes the same report.
+    """
+    kept = sorted(
+        (*key, *(astuple(reply) if measured else (reply.text,))) for key, reply in known.items() if key[0] in refs
+    )
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))

@@ -105,7 +105,8 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     wanted = [metrics.find(name) for name in work.task.measured]
     reads = {field for metric in wanted for field in metric.reads}
     _check_targets(rows, wanted)
-    known = recorded(work.platform, work.name, measured="seconds" in reads or "cost" in reads)
+    measured = not reads.isdisjoint(("seconds", "cost", "prompt_tokens", "completion_tokens"))
+    known = recorded(work.platform, work.name, measured=measured)
     with Examiner(work.platform, work.task, adapters, log, known) as examiner:
         checks = parity.check(examiner.engine(), work.inputs["adapter"].ref, work.folder("adapter"), work.progress)
         ask = partial(examiner.answered, rows=rows, progress=work.progress, likelihood="logprob" in reads)
@@ -118,7 +119,7 @@ def work(work: Work) -> Mapping[str, JsonValue]:
         checks=checks,
     )
     (work.out / "report.json").write_text(report.model_dump_json(indent=1))
-    keep(work.out / "answers.jsonl", known, {str(new.ref), str(old.ref)})
+    keep(work.out / "answers.jsonl", known, {str(new.ref), str(old.ref)}, measured=measured)
     work.platform.draw(report, work.out / "report.png")
     shown = sheet.of_stage(work, report)
     (work.out / "report.html").write_text(page.of(shown))

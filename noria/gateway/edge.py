@@ -456,6 +456,9 @@ class Cycle:
 
     def _lines(self, status: int, headers: Sequence[Header]) -> bytes:
         """The head but for its end."""
+        if self.more:
+            # What is left of the body is not worth reading; the client must know that nothing else is read either.
+            self.keep_alive = False
         lines = b"".join([b"%b: %b\r\n" % each for each in headers])
         close = b"" if self.keep_alive else b"connection: close\r\n"
         return b"%b%b%b%b" % (_STATUS[status], self._edge.defaults(), lines, close)
@@ -466,9 +469,6 @@ class Cycle:
             # The client would take the next answer for the rest of this one.
             self._transport.abort()
             return
-        if self.more:
-            # What is left of the body is not worth reading.
-            self.keep_alive = False
         self._wake()
         self._edge.answered(self.keep_alive)
 

@@ -94,7 +94,7 @@ def store(platform: Platform, number: int, write: str | dict[tuple[str, str], Re
     if isinstance(write, str):
         (folder / "answers.jsonl").write_text(write)
     else:
-        keep(folder / "answers.jsonl", write, {str(candidate().ref)})
+        keep(folder / "answers.jsonl", write, {str(candidate().ref)}, measured=True)
     ref = platform.lake.commit(folder, "report", "helpdesk")
     cycle = Cycle(id=f"cycle-{number}", task="helpdesk", began=AT)
     platform.runs.save(cycle)

@@ -194,6 +194,14 @@ def test_a_large_body_is_refused_before_it_has_come(plane: Plane) -> None:
     assert f"the most is {most}" in got.decode()
 
 
+@pytest.mark.parametrize("path", ["/v1/made-up", "/v1/chat/completions", "/v1/files"])
+def test_whoever_is_answered_before_the_body_came_is_told_that_the_connection_ends(plane: Plane, path: str) -> None:
+    begun = b"POST %b HTTP/1.1\r\nhost: x\r\nauthorization: Bearer nobody\r\ncontent-length: 2\r\n\r\n" % path.encode()
+    got = raw(plane, begun, half=False)
+    assert statuses(got) in ([401], [404])
+    assert b"connection: close" in got
+
+
 def test_fifty_megabytes_without_a_length_are_refused_in_bounded_memory(plane: Plane) -> None:
     before = memory(plane)
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
