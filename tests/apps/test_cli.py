@@ -147,6 +147,7 @@ def test_a_key_may_be_bound_to_models_and_limits(project: Path) -> None:
     assert noria("keys", "create", "--name", "app", "--streams", "0", project=project).returncode == 2
 
 
+@pytest.mark.slow
 def test_questions_without_a_server_and_ids_without_an_answer(project: Path) -> None:
     asked = noria("chat", "Hello?", project=project)
     assert asked.returncode == 1

@@ -42,6 +42,7 @@ def test_every_command_has_an_example(words: list[str]) -> None:
     assert "Example: noria" in CliRunner().invoke(app, [*words, "--help"]).output
 
 
+@pytest.mark.slow
 def test_a_harness_report_is_listed_shown_drawn_and_removed(project: Path) -> None:
     platform = open_project(project)
     made = HarnessReport(

@@ -81,6 +81,7 @@ def plain(project: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_rows_are_judged_stored_listed_shown_and_removed(project: Path) -> None:
     told = noria(project, "run", "quality", "--file", str(project / "rows.jsonl"))
     assert (told["rows"], told["scored"], told["mean"]) == (30, 30, 1.0)
@@ -100,6 +101,7 @@ def test_rows_are_judged_stored_listed_shown_and_removed(project: Path) -> None:
         CliRunner().invoke(app, ["judge", "show", told["ref"], "--project", str(project)], catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_a_calibration_finds_the_fault_and_corrects_what_comes_after(project: Path) -> None:
     found = noria(project, "calibrate", "quality", "--labels", str(project / "labels.jsonl"))
     assert {"constant", "chance", "strict"} <= set(found["faults"])
@@ -116,6 +118,7 @@ def test_a_calibration_finds_the_fault_and_corrects_what_comes_after(project: Pa
     assert (listed["quality"]["labels"], listed["better"]["labels"]) == (30, 0)
 
 
+@pytest.mark.slow
 def test_a_calibration_is_that_of_one_wording(project: Path) -> None:
     noria(project, "calibrate", "quality", "--labels", str(project / "labels.jsonl"))
     file = project / "noria.toml"

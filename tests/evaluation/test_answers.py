@@ -204,6 +204,7 @@ def examined(platform: Platform, rows: list[Example]) -> Report:
     return report.load(out)
 
 
+@pytest.mark.slow
 def test_the_stage_reports_every_metric_and_keeps_what_was_measured(tmp_path: Path) -> None:
     platform = project(tmp_path, PRICED, ("[tasks.helpdesk]", f"[tasks.helpdesk]\nmetrics = {METRICS}"))
     found = examined(platform, [row(number) for number in range(40)])

@@ -138,6 +138,7 @@ def history_dataset(platform: Platform) -> Ref:
     )
 
 
+@pytest.mark.slow
 def test_the_table_has_what_was_promised_and_null_where_nothing_was_measured(platform: Platform) -> None:
     candidate, seen = trained(platform), Quiet()
     found = compare(platform, "helpdesk", ["base", str(candidate.ref), "engine:other"], seen)
@@ -161,6 +162,7 @@ def test_the_table_has_what_was_promised_and_null_where_nothing_was_measured(pla
     assert seen.asked == {"engine:other answers": ROWS, "timing": 8}
 
 
+@pytest.mark.slow
 def test_a_comparison_is_kept_listed_drawn_and_not_asked_again(platform: Platform) -> None:
     candidate = trained(platform)
     found = compare(platform, "helpdesk", ["base", "engine:other"], Quiet(), timed=0)

@@ -159,6 +159,7 @@ def test_harmless_questions_are_counted(tmp_path: Path) -> None:
         benign.questions(own)
 
 
+@pytest.mark.slow
 def test_a_child_tells_how_far_it_is_and_its_failure_says_why(tmp_path: Path) -> None:
     seen = Quiet()
     watched(

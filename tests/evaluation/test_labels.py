@@ -339,6 +339,7 @@ def noria(folder: Path, *words: str, typed: str = "") -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.slow
 def test_the_commands_from_the_queue_to_the_estimate(tmp_path: Path) -> None:
     platform = opened(tmp_path, "share = 1.0", "labellers = 2")
     rows = traffic(4)

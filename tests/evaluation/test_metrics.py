@@ -128,6 +128,7 @@ def test_perplexity_by_hand() -> None:
 
 
 @pytest.mark.parametrize("locale", VARIANTS)
+@pytest.mark.slow
 def test_reading_ease_is_that_of_textstat(locale: str) -> None:
     name = "flesch_reading_ease" + ("" if locale == "en_US" else f"_{locale}")
     library = textstatistics()
@@ -216,6 +217,7 @@ known = st.builds(
 
 @settings(deadline=None)
 @given(st.lists(known, min_size=1, max_size=5))
+@pytest.mark.slow
 def test_every_metric_stays_in_its_range(answers: list[Answered]) -> None:
     for name in metrics.names():
         metric = metrics.find(name)

@@ -226,7 +226,8 @@ def test_a_client_that_leaves_is_recorded_and_stops_the_engine(plane: Plane, eng
                 client.post("/v1/chat/completions", json=asking("stall"), timeout=0.3)
     wait_for(lambda: engine.aborted > before)
     gone = wait_for(lambda: [each for each in plane.interactions() if each.status == 499 and each.stream is stream])
-    assert [each.answer for each in gone] == ["Press the" if stream else ""]
+    # The third word may or may not have come before the client was seen to have left.
+    assert [each.answer.removesuffix(" the") for each in gone] == ["Press" if stream else ""]
     assert wait_for(lambda: httpx.get(f"{plane.url}/health").json()["inflight"] == {})
 
 

@@ -264,6 +264,7 @@ def test_nonsense_is_an_error() -> None:
     run(work)
 
 
+@pytest.mark.slow
 def test_many_at_once_get_their_own_answers() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         await asyncio.sleep(0.001 * (number % 7))

@@ -18,11 +18,13 @@ def votes(random: np.random.Generator, shape: tuple[int, ...], gain: float) -> a
     return random.choice([1.0, 0.0, -1.0], size=shape, p=[0.15 + gain / 2, 0.7, 0.15 - gain / 2])
 
 
+@pytest.mark.slow
 def test_looking_at_every_answer_refutes_what_is_true_seldom_enough() -> None:
     capital = anytime.log_capital(votes(np.random.default_rng(1), (1000, 1500), 0.0), 0.0)
     assert (anytime.first(capital, LEVEL) > 0).mean() <= LEVEL
 
 
+@pytest.mark.slow
 def test_so_it_does_where_the_mean_moves_below_the_null() -> None:
     random = np.random.default_rng(2)
     wave = -0.1 + 0.1 * np.sin(np.arange(1500) / 50)
