@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A wheel of torch without CUDA is enough, and far smaller; name a folder that holds one in PIP_FIND_LINKS.
 TORCH ?= torch==2.13.0
+# One process of tests for each core; a file stays in one of them.
+PARALLEL ?= -n auto --dist loadfile
 
 install: .venv/installed
 
@@ -24,14 +26,14 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
 test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 bench: install
 	$(BIN)/python benchmarks/startup.py

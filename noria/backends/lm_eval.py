@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, Final
 
 import httpx
@@ -18,7 +17,7 @@ from noria.backends.harness import Found, Target, home, watched
 from noria.errors import Conflict, Invalid, NotFound, Unavailable
 from noria.ports import Progress
 from noria.settings import known
-from noria.stats.intervals import of_share
+from noria.stats.intervals import normal, of_share
 from noria.types import Scored
 
 NAME: Final = "lm-eval"
@@ -142,7 +141,7 @@ def _scored(value: float, stderr: Any, rows: int, samples: Sequence[float], high
     if samples and {*samples} <= {0.0, 1.0}:
         low, high = of_share(round(sum(samples)), len(samples), _CONFIDENCE)
     elif isinstance(stderr, int | float) and math.isfinite(stderr):
-        half = NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2) * stderr
+        half = normal(_CONFIDENCE) * stderr
         low, high = value - half, value + half
     else:
         return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
 from noria.settings import ReleaseSettings
+from noria.stats.lots import drawn
 from noria.types import Arm, Candidate, Deployment
 
 CHALLENGER, CONTROL = "challenger", "control"
@@ -49,7 +49,7 @@ def arms(champion: Arm, challenger: Arm, control: Arm, trial: Trial, release: Re
     rest = champion.share
     most = min(release.slice, rest / 2)
     width = min(trial.share(release), most)
-    point = most + _drawn(trial.id) * (rest - 2 * most)
+    point = most + drawn("slices", trial.id) * (rest - 2 * most)
     parts = (
         (champion, point - width),
         (challenger.model_copy(update={"name": CHALLENGER}), width),
@@ -57,8 +57,3 @@ def arms(champion: Arm, challenger: Arm, control: Arm, trial: Trial, release: Re
         (champion, rest - point - width),
     )
     return tuple(arm.model_copy(update={"share": share}) for arm, share in parts if share > 0)
-
-
-def _drawn(identity: str) -> float:
-    """A number in [0, 1) that is always the same for a trial."""
-    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:6], "big") / 2**48

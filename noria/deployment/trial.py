@@ -45,7 +45,9 @@ def look(seen: Observed, release: ReleaseSettings, level: float, stop: float) ->
     """
     if fault := _hard_fault(seen, release):
         return _decision("refuse", fault, seen, release, level)
-    states = {name: _state(seen, name, null, level, stop) for name, null in _goals(release).items()}
+    goals = _goals(release)
+    # To be stopped one lost metric is enough, so that they share the risk; to be promoted all must have won.
+    states = {name: _state(seen, name, null, level, stop / len(goals)) for name, null in goals.items()}
     worse = [name for name, state in states.items() if state.lost]
     if worse:
         return _decision("refuse", f"worse than the champion on '{worse[0]}'", seen, release, level)
@@ -67,9 +69,10 @@ def watch(seen: Observed, release: ReleaseSettings, stop: float) -> Decision | N
     """
     if fault := _hard_fault(seen, release):
         return _decision("refuse", fault, seen, release, stop)
-    for name, margin in {release.primary: 0.0, **release.guards}.items():
+    margins = {release.primary: 0.0, **release.guards}
+    for name, margin in margins.items():
         gains = _gains(seen.pairs.get(name, ()))
-        if gains.size and anytime.first(anytime.since_any(-gains, margin), stop) > 0:
+        if gains.size and anytime.first(anytime.since_any(-gains, margin), stop / len(margins)) > 0:
             return _decision("refuse", f"has become worse than the control on '{name}'", seen, release, stop)
     return None
 

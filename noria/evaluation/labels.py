@@ -16,7 +16,8 @@ from noria.evaluation.truth import Judge, same
 from noria.ports import Platform, Recorder
 from noria.settings import LabelSettings
 from noria.stats.agreement import cohen_kappa, krippendorff_alpha
-from noria.stats.sampling import Estimate, drawn, hajek, horvitz_thompson
+from noria.stats.lots import drawn
+from noria.stats.sampling import Estimate, hajek, horvitz_thompson
 from noria.types import LABEL, REMOVED, Feedback, Interaction, new_id
 
 LABELLER = "labeller:"

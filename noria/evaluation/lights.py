@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from noria.evaluation.truth import same
 from noria.ports import Platform
 from noria.settings import ComparisonSettings, LabelSettings, LightSettings
 from noria.stats import conformal, trust
+from noria.stats.lots import drawn
 from noria.types import Artifact, Feedback, Interaction, Run
 
 SAID = ("thumbs", "correct")
@@ -160,8 +160,7 @@ def _score(each: Interaction) -> float | None:
 
 
 def _given_up(identity: str) -> bool:
-    drawn = hashlib.sha256(b"reference\0" + identity.encode()).digest()
-    return int.from_bytes(drawn[:8], "big") < GIVEN_UP * 2**64
+    return drawn("reference", identity) < GIVEN_UP
 
 
 def _store(platform: Platform, name: str, lights: LightSettings, found: Sequence[Calibrated]) -> None:

@@ -18,7 +18,8 @@ from noria.evaluation.metrics import token_f1
 from noria.ports import Platform
 from noria.settings import LabelSettings, TaskSettings
 from noria.stats import trust
-from noria.stats.sampling import drawn, proportional
+from noria.stats.lots import drawn
+from noria.stats.sampling import proportional
 from noria.types import Artifact, Feedback, Interaction, Record, Run, digest_of
 
 LATE = timedelta(hours=1)

@@ -10,7 +10,7 @@ from noria.gateway.guard import Refused
 from noria.guards import grounding
 from noria.settings import LightSettings
 from noria.stats import trust
-from noria.stats.sampling import drawn
+from noria.stats.lots import drawn
 
 if TYPE_CHECKING:
     from noria.gateway.record import Turn

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from noria.stats.intervals import normal, student
+
 POWER = 0.8
 """Chance that as many rows as `rows_to_decide` says really decide."""
 
@@ -14,11 +16,7 @@ def lower(value: float, error: float, clusters: int, level: float) -> float:
     For means over clusters with a cluster-robust standard error (Cameron and Miller, "A Practitioner's Guide to
     Cluster-Robust Inference", 2015).
     """
-    if clusters < 2:
-        return -math.inf
-    from scipy.stats import t
-
-    return value - float(t.isf(level, clusters - 1)) * error
+    return value - student(1 - 2 * level, clusters - 1) * error if clusters > 1 else -math.inf
 
 
 def rows_to_decide(distance: float, error: float, clusters: int, rows: int, level: float) -> int | None:
@@ -28,7 +26,5 @@ def rows_to_decide(distance: float, error: float, clusters: int, rows: int, leve
     """
     if distance <= 0 or clusters < 2 or error <= 0:
         return None
-    from scipy.stats import norm
-
-    needed = clusters * ((float(norm.isf(level)) + float(norm.ppf(POWER))) * error / distance) ** 2
+    needed = clusters * ((normal(1 - 2 * level) + normal(2 * POWER - 1)) * error / distance) ** 2
     return math.ceil(max(needed, 2.0) * rows / clusters)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from noria.stats.intervals import student
+
 GROUPS = 100
 """Most parts that a jackknife leaves out one by one; more clusters than this are grouped."""
 
@@ -55,7 +57,7 @@ def coefficient(
         left_out.append(_z(value if math.isnan(left) else left))
     centre = sum(left_out) / count
     spread = math.sqrt((count - 1) / count * sum((each - centre) ** 2 for each in left_out))
-    reach = t_quantile(confidence, count - 1) * spread
+    reach = student(confidence, count - 1) * spread
     return Bounded(value, math.tanh(_z(value) - reach), math.tanh(_z(value) + reach), confidence)
 
 
@@ -74,7 +76,7 @@ def mean(numbers: Sequence[float], clusters: Sequence[str], confidence: float = 
     apart = float(((row - value) ** 2).sum()) / (len(row) * (len(row) - 1))
     # Conversations that are balanced within are not believed to know the mean without any error.
     spread = math.sqrt(max(float((parts**2).sum()), apart))
-    reach = t_quantile(confidence, count - 1) * spread
+    reach = student(confidence, count - 1) * spread
     return Bounded(value, value - reach, value + reach, confidence)
 
 
@@ -103,7 +105,7 @@ def slope(
     value = float((alone * up).sum()) / ground
     each = alone * residual / (1 - leverage) / ground
     parts = np.bincount(member, weights=each)
-    reach = t_quantile(confidence, count - 3) * math.sqrt(max(float((parts**2).sum()), float((each**2).sum())))
+    reach = student(confidence, max(1, count - 3)) * math.sqrt(max(float((parts**2).sum()), float((each**2).sum())))
     # What is nothing but rounding must not look like an effect without any error.
     return Bounded(round(value, 9), round(value - reach, 9), round(value + reach, 9), confidence)
 
@@ -112,13 +114,6 @@ def numbered(clusters: Sequence[str]) -> tuple[npt.NDArray[np.int64], int]:
     """The number of each row's cluster, from 0, and how many there are."""
     names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
     return np.array([names[name] for name in clusters], np.int64), len(names)
-
-
-def t_quantile(confidence: float, freedom: int) -> float:
-    """Two-sided quantile of Student's t."""
-    from scipy.stats import t
-
-    return float(t.ppf((1 + confidence) / 2, max(1, freedom)))
 
 
 def _z(value: float) -> float:

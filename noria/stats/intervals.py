@@ -148,9 +148,9 @@ def normal(confidence: float) -> float:
     return float(_special().ndtri((1 + confidence) / 2))
 
 
-def student(confidence: float, clusters: int) -> float:
-    """Two-sided quantile of Student's t for so many clusters; infinite for one."""
-    return float(_special().stdtrit(clusters - 1, (1 + confidence) / 2)) if clusters > 1 else math.inf
+def student(confidence: float, freedom: float) -> float:
+    """Two-sided quantile of Student's t with so many degrees of freedom; infinite without any."""
+    return float(_special().stdtrit(freedom, (1 + confidence) / 2)) if freedom > 0 else math.inf
 
 
 def few(clusters: int) -> tuple[str, ...]:
@@ -185,7 +185,7 @@ def _of_quantile(
     values: FloatArray, member: npt.NDArray[np.intp], count: int, statistic: Quantile, confidence: float
 ) -> Bounds:
     _, effective = quantile_shares(values, member, count, statistic.share)
-    half = student(confidence, count) * math.sqrt(statistic.share * (1 - statistic.share) / effective)
+    half = student(confidence, count - 1) * math.sqrt(statistic.share * (1 - statistic.share) / effective)
     first, last = statistic.share - half, statistic.share + half
     warning = () if first > 0 and last < 1 else ("too few rows for a bound on each side",)
     return Bounds(
@@ -207,7 +207,7 @@ def _within(found: Jackknife, statistic: OfSums, count: int, confidence: float) 
     if error > 0 and 0 < share < 1:
         effective = share * (1 - share) / error**2
         scarce = min(share, 1 - share) * effective < SCARCE
-    low, high = wilson(share, min(effective, count) if scarce else effective, student(confidence, count))
+    low, high = wilson(share, min(effective, count) if scarce else effective, student(confidence, count - 1))
     return Bounds(
         found.value,
         statistic.low + span * low,

@@ -170,7 +170,7 @@ def _of_sums(
     old = intervals.jackknife(summed(before, member, count), statistic)
     new = intervals.jackknife(summed(after, member, count), statistic)
     change = intervals.Jackknife(new.value - old.value, new.influence - old.influence)
-    critical, span = intervals.student(confidence, count), statistic.high - statistic.low
+    critical, span = intervals.student(confidence, count - 1), statistic.high - statistic.low
     if count == 1:
         return intervals.Bounds(change.value, -span, span, "none", intervals.few(count))
     moved = int(np.count_nonzero(change.value + change.influence))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from noria.stats.clustered import t_quantile
+from noria.stats.intervals import normal, student, wilson
 
 Numbers = npt.NDArray[np.float64]
 
@@ -114,7 +114,7 @@ def mean(
         value += weight * (float(only.mean()) - float((mass * judged).sum()))
     together = float(((said + weight * lift) ** 2).sum()) * clusters / (clusters - 1)
     variance = max(together, _apart(human - weight * judged, mass, weight * only)) + weight**2 * doubt
-    low, high = _wilson(value, variance, bounds, t_quantile(confidence, clusters - 1), clusters)
+    low, high = _within(value, variance, bounds, student(confidence, clusters - 1), clusters)
     value = min(bounds[1], max(bounds[0], value))
     return Corrected(value, low, high, confidence, len(human), len(only), weight)
 
@@ -141,11 +141,9 @@ def rogan_gladen(
     Returns:
         None where the labels do not show that the judge tells good from bad: then nothing corrects it.
     """
-    from scipy.stats import norm
-
     if not (judged and positives and negatives):
         return None
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = normal(confidence)
     rows = judged + z * z
     seen = (judged_good + z * z / 2) / rows
     sensitive, specific = (hits + 1) / (positives + 2), (rejections + 1) / (negatives + 2)
@@ -183,7 +181,7 @@ def _apart(rest: Numbers, mass: Numbers, only: Numbers) -> float:
     return first + (float(only.var()) / len(only) if len(only) else 0.0)
 
 
-def _wilson(
+def _within(
     value: float, variance: float, bounds: tuple[float, float], reach: float, clusters: int
 ) -> tuple[float, float]:
     """Wilson's interval (1927) for a mean in `bounds` with this variance, with `reach` in place of z.
@@ -195,9 +193,8 @@ def _wilson(
     share = min(1.0, max(0.0, (value - low) / room))
     spread = share * (1 - share)
     rows = spread * room**2 / variance if variance > 0 and spread > 0 else float(clusters)
-    centre = (share + reach**2 / (2 * rows)) / (1 + reach**2 / rows)
-    half = reach / (1 + reach**2 / rows) * math.sqrt(spread / rows + reach**2 / (4 * rows**2))
-    return low + room * max(0.0, centre - half), low + room * min(1.0, centre + half)
+    least, most = wilson(share, rows, reach)
+    return low + room * least, low + room * most
 
 
 def _check(labelled: Labelled, others: Judged, bounds: tuple[float, float]) -> None:

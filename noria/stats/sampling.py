@@ -7,12 +7,11 @@ row by one over its chance makes up for drawing some kinds of rows more often th
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from noria.errors import Unavailable
+from noria.stats.intervals import student, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +24,6 @@ class Estimate:
     rows: int
     effective: float
     confidence: float
-
-
-def drawn(salt: str, identity: str) -> float:
-    """A number in [0, 1) that is even over identities and the same whenever it is asked for.
-
-    Under another salt it is another number, independent of the first.
-    """
-    made = hashlib.sha256(f"{salt}\0{identity}".encode()).digest()
-    return (int.from_bytes(made[:8], "big") >> 11) / 2**53
 
 
 def proportional(weights: Sequence[float], expected: float) -> list[float]:
@@ -84,8 +74,8 @@ def hajek(
 
     The variance is that of the linearised estimate, summed by cluster (Särndal, Swensson and Wretman 1992, sections
     5.7 and 5.10). Without a correction for a finite population, the interval holds for rows to come as well. For
-    values of 0 and 1 it is Wilson's at the effective number of rows, which is meant for shares near 0 and 1 too
-    (Franco, Little, Louis and Slud, "Comparative Study of Confidence Intervals for Proportions in Complex Sample
+    values of 0 and 1 it is Wilson's at the effective number of rows, fewer for few clusters (Korn and Graubard 1998;
+    Franco, Little, Louis and Slud, "Comparative Study of Confidence Intervals for Proportions in Complex Sample
     Surveys", 2019); for others Student's.
 
     Args:
@@ -118,31 +108,11 @@ def hajek(
     if set(values) <= {0.0, 1.0}:
         if variance > 0:
             effective = mean * (1 - mean) / variance
-        low, high = _wilson(mean, effective, count, confidence)
+        low, high = wilson(mean, effective, student(confidence, count - 1))
     else:
-        reach = _student(max(effective - 1, 1.0), confidence) * math.sqrt(variance)
+        reach = student(confidence, max(effective - 1, 1.0)) * math.sqrt(variance)
         low, high = mean - reach, mean + reach
     return Estimate(mean, low, high, len(values), effective, confidence)
-
-
-def _wilson(share: float, rows: float, clusters: int, confidence: float) -> tuple[float, float]:
-    """The score interval of Wilson (1927); few clusters count for less (Korn and Graubard 1998)."""
-    # The gateway draws by this module and needs none of that one.
-    from statistics import NormalDist
-
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    rows *= (z / _student(clusters - 1, confidence)) ** 2
-    middle = (share + z * z / (2 * rows)) / (1 + z * z / rows)
-    reach = z / (1 + z * z / rows) * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
-
-
-def _student(freedom: float, confidence: float) -> float:
-    try:
-        from scipy.stats import t
-    except ModuleNotFoundError as error:
-        raise Unavailable("'scipy' is not installed", "pip install 'noria[evaluate]'") from error
-    return float(t.ppf((1 + confidence) / 2, freedom))
 
 
 def _check(values: Sequence[float], chances: Sequence[float]) -> None:

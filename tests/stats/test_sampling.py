@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.stats.sampling import drawn, hajek, horvitz_thompson, proportional
+from noria.stats.lots import drawn
+from noria.stats.sampling import hajek, horvitz_thompson, proportional
 
 DRAWS = 1000
 Rows = list[tuple[float, float, str]]
