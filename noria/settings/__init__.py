@@ -6,7 +6,8 @@ from noria.settings.file import Settings, find, known, line_of, load
 from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
-from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings, SourceSettings
+from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
+from noria.settings.source import SourceSettings
 from noria.settings.task import (
     Action,
     ArmSettings,

@@ -16,7 +16,8 @@ from noria.settings.base import FORMS, Name, Table
 from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
-from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings, SourceSettings
+from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
+from noria.settings.source import SourceSettings
 from noria.settings.task import (
     ArmSettings,
     ContextSettings,
