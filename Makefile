@@ -45,6 +45,7 @@ bench-gate: install
 # How often the intervals of a report hold the truth: benchmarks/results/coverage.json and coverage.png.
 bench-coverage: install
 	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/coverage_judges.py
 
 # The gateway beside nginx, vllm-router, smg and LiteLLM; what is not there yet is installed first.
 bench-gateway: install
