@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from hypothesis import settings
 
 settings.register_profile("noria", deadline=None)
 settings.load_profile("noria")
+
+# The main module of a pytest-xdist worker has no file: PySpark takes it for a doctest then, and ends the process.
+vars(sys.modules["__main__"]).setdefault("__file__", str(Path(pytest.__file__).with_name("__main__.py")))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
