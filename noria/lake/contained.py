@@ -33,23 +33,23 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a file: its counts, or the fault that put it into the quarantine as a whole.
+    """What became of a file: its counts with the first fault, or the one that puts it into the quarantine as a `whole`.
 
     `batches` of what was given last are its rows; none where it is faulty. `passing` is a fault that another time
     might not have: time and memory depend on what else the machine does.
     """
 
+    offset: int = 0
+    reason: str = ""
+    whole: bool = False
+    passing: bool = False
     batches: int = 0
     digest: str = ""
     documents: int = 0
     quarantined: int = 0
-    first: str = ""
     encoding: str = ""
     skipped: dict[str, int] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
-    fault: str = ""
-    offset: int = 0
-    passing: bool = False
 
 
 class Reader:
@@ -103,7 +103,7 @@ class Reader:
 
     def _open(self, job: Job) -> None:
         if self._process is None:
-            self._said, self._held, self._used = tempfile.TemporaryFile(), bytearray(), False
+            self._said, self._held, self._used = tempfile.TemporaryFile(), bytearray(), False  # noqa: SIM115 - closed with the process
             command = [sys.executable, "-m", "noria.lake.contained_worker", str(os.getpid())]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, start_new_session=True
@@ -135,7 +135,7 @@ class Reader:
             except TimeoutError:
                 self.close()
                 reason = f"reading it took longer than seconds = {job.limits.seconds:g} allow"
-                return Outcome(fault=reason, offset=offset, passing=True)
+                return _faulty(offset, reason, passing=True)
             seconds -= time.monotonic() - began
             if frame is None:
                 return self._died(offset)
@@ -157,7 +157,7 @@ class Reader:
                 if header.get("again"):
                     self.close()
                 if "fault" in header:
-                    return Outcome(fault=header["fault"], offset=offset, passing="again" in header)
+                    return _faulty(offset, header["fault"], passing="again" in header)
                 return Outcome(batches=batches, **header)
 
     def _died(self, offset: int) -> Outcome | None:
@@ -168,7 +168,7 @@ class Reader:
         if used:
             return None
         name = signal.Signals(-code).name if code < 0 else f"status {code}"
-        return Outcome(fault=f"its reader crashed: {said or name}", offset=offset, passing=True)
+        return _faulty(offset, f"its reader crashed: {said or name}", passing=True)
 
     def _write(self, line: bytes) -> None:
         assert self._process is not None
@@ -213,3 +213,7 @@ class Reader:
         self._said.seek(max(0, self._said.tell() - 4096))
         lines = self._said.read().decode(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else ""
+
+
+def _faulty(offset: int, reason: str, *, passing: bool) -> Outcome:
+    return Outcome(offset, reason, whole=True, passing=passing, quarantined=1)

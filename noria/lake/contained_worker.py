@@ -83,11 +83,10 @@ def _read(job: Job, parser: Parser, path: str, out: BinaryIO) -> None:
         said = f"{type(error).__name__}: {error}"[:300].encode("utf-8", "backslashreplace").decode()
         _say(out, {"fault": f"its reader failed: {said}", "offset": maker.offset})
     else:
-        told = {"digest": digest, "documents": maker.documents, "quarantined": maker.quarantined, "first": maker.first}
-        encoding = "" if job.kind in BINARY else recoder.told()
-        _say(
-            out, told | {"encoding": encoding, "skipped": dict(maker.skipped), "columns": dict(maker.columns.types)}
-        )
+        first = maker.first or Fault(0, "")
+        counts = {"documents": maker.documents, "quarantined": maker.quarantined, "skipped": dict(maker.skipped)}
+        told = {"encoding": "" if job.kind in BINARY else recoder.told(), "columns": dict(maker.columns.types)}
+        _say(out, {"digest": digest, **counts, **told, "offset": first.offset, "reason": first.reason})
 
 
 def _items(job: Job, parser: Parser, base: int, piece: bytes | Fault, recoder: Recoder) -> Iterator[Item]:

@@ -69,7 +69,7 @@ class Maker:
     """Where the row began that was taken last."""
     documents: int = 0
     quarantined: int = 0
-    first: str = ""
+    first: Fault | None = None
     """The first fault."""
     skipped: Counter[str] = field(default_factory=Counter)
     columns: Columns = field(default_factory=Columns)
@@ -78,7 +78,7 @@ class Maker:
     _pending: int = 0
 
     def take(self, item: Item, size: float) -> None:
-        """Take the next item; `size` is that of the file so far. Raises TooMuch when its rows are beyond all measure."""
+        """Take the next item; `size` is that of the file so far. Raises TooMuch for too many rows."""
         if isinstance(item, Skip):
             self.skipped[item.reason] += 1
             return
@@ -95,13 +95,15 @@ class Maker:
     def flush(self) -> None:
         """Hand on what is left."""
         if self._rows:
-            columns = [pa.array(values, kind) for values, kind in zip(zip(*self._rows), ROWS.types, strict=True)]
+            columns = [
+                pa.array(values, kind) for values, kind in zip(zip(*self._rows, strict=True), ROWS.types, strict=True)
+            ]
             self._rows.clear()
             self._pending = 0
             self.give(pa.RecordBatch.from_arrays(columns, schema=ROWS))
 
     def _checked(self, row: Row) -> Row | Fault:
-        """The row, or why it cannot be used: too long, no text, a mapped column that is missing or empty, a wrong type."""
+        """The row, or why it cannot be used: too long, no text, a mapped column missing or empty, a wrong type."""
         if reason := self._unfit(row):
             return Fault(row.offset, reason)
         self.columns.add(row.fields)
@@ -138,7 +140,7 @@ class Maker:
     def _fault(self, fault: Fault) -> None:
         self.quarantined += 1
         reason = fault.reason[:1000].encode("utf-8", "backslashreplace").decode()
-        self.first = self.first or f"{fault.offset}: {reason}"
+        self.first = self.first or Fault(fault.offset, reason)
         self._add(0, None, None, None, fault.offset, reason)
         if self.quarantined > FAULTS and self.quarantined > self.documents:
             raise TooMuch(f"more than {FAULTS:,} of its rows are broken")

@@ -164,9 +164,10 @@ def _other(sample: bytes) -> str | None:
         from charset_normalizer import from_bytes
     except ImportError:
         return None
-    found: Sequence[tuple[float, str]] = sorted((match.chaos, match.encoding) for match in from_bytes(
-        sample, cp_isolation=list(_OTHER), preemptive_behaviour=False, enable_fallback=False
-    ))
+    found: Sequence[tuple[float, str]] = sorted(
+        (match.chaos, match.encoding)
+        for match in from_bytes(sample, cp_isolation=list(_OTHER), preemptive_behaviour=False, enable_fallback=False)
+    )
     if not found or found[0][0] > 0.1 or (len(found) > 1 and found[1][0] - found[0][0] < LEAD):
         return None
     return found[0][1]
