@@ -27,7 +27,7 @@ from noria.training import adapter
 from noria.types import Artifact, Cycle, Decision, new_id
 
 STAGES = (
-    Stage("sources", collect.work, params=collect.params, observes=collect.observes),
+    Stage("sources", collect.work, params=collect.params, observes=collect.observes, version="2"),
     Stage("documents", clean.work, reads=("sources",), params=clean.params),
     Stage("dataset", examples.work, reads=("sources", "documents"), params=examples.params, observes=examples.observes),
     Stage("features", tokenise.work, reads=("dataset",), params=tokenise.params),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -93,7 +94,7 @@ def _item(section: _Section, number: int) -> Iterator[Item]:
 
 
 def _decode(data: bytes) -> str:
-    found = _CHARSET.search(data[:4096])
+    found = None if data.startswith(codecs.BOM_UTF8) else _CHARSET.search(data[:4096])
     name = found[1].decode("ascii", "replace") if found else "utf-8"
     if name.lower().replace("-", "") not in ("utf8", "utf16"):
         try:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from noria.errors import Invalid, Unavailable
-from noria.lake.rows import Item, Row, as_text
+from noria.lake.rows import Item, Row
+from noria.lake.watermark import fetch, newer
+from noria.settings import SourceSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -33,16 +35,18 @@ class Answer:
             yield Row(fields, number)
 
 
-def ask(url: str, query: str, root: Path, where: str) -> Answer:
-    """Run a query; a relative SQLite file is looked up from `root` and opened for reading only.
+def ask(source: SourceSettings, root: Path, kept: Path, where: str) -> Answer:
+    """Run a source's query; a relative SQLite file is looked up from `root` and opened for reading only.
 
-    Raises Invalid for a bad address or query, with `where` as the place in noria.toml, and Unavailable when the
-    driver is missing or the database does not answer.
+    With a watermark the rows that were there before come from `kept`, and only newer ones are fetched; the answer is
+    the same. Raises Invalid for a bad address or query, with `where` as the place in noria.toml, and Unavailable when
+    the driver is missing or the database does not answer.
     """
     from sqlalchemy import create_engine, text
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
+    url = source.url or ""
     try:
         address, name = _address(url, root, where)
         engine = create_engine(address, poolclass=NullPool)
@@ -54,11 +58,10 @@ def ask(url: str, query: str, root: Path, where: str) -> Answer:
         ) from error
     try:
         with engine.connect() as connection:
-            result = connection.execute(text(query))
-            if not result.returns_rows:
-                raise Invalid("the query returns no rows", "write a select", where=where)
-            columns = [str(column) for column in result.keys()]  # noqa: SIM118 - a result is no mapping
-            rows = [dict(zip(columns, map(as_text, row), strict=True)) for row in result]
+            if source.watermark is None:
+                rows = fetch(connection, text(source.query or ""), where)
+            else:
+                rows = newer(connection, source, name, kept / "rows.jsonl", where)
     except OperationalError as error:
         if engine.dialect.name != "sqlite":
             raise Unavailable(f"the database '{name}' does not answer: {error.orig}", "", where=where) from error

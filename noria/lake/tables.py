@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from noria.lake.rows import Fault, Item, Row, Skip, as_text, broken, decode, size
-from noria.types import digest_of
+from noria.names import digest_of
 
 _DELIMITERS = ",;\t|"
 _PROBE = 20

@@ -7,7 +7,7 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
-from noria.settings.source import SourceSettings
+from noria.settings.source import ColumnType, FileLimits, SourceSettings
 from noria.settings.task import (
     Action,
     ArmSettings,
@@ -27,10 +27,12 @@ __all__ = [
     "Action",
     "Address",
     "ArmSettings",
+    "ColumnType",
     "ComparisonSettings",
     "ContextSettings",
     "Detector",
     "EngineSettings",
+    "FileLimits",
     "GateSettings",
     "GatewaySettings",
     "GuardSettings",

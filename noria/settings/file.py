@@ -17,7 +17,7 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
-from noria.settings.source import SourceSettings
+from noria.settings.source import FileLimits, SourceSettings
 from noria.settings.task import (
     ArmSettings,
     ContextSettings,
@@ -150,7 +150,7 @@ def _keys_beside(path: tuple[str, ...]) -> set[str]:
         if part.isdigit() or model is None:
             continue
         if part in _TABLES:
-            model = _TABLES[part]
+            model = FileLimits if part == "limits" and path[0] == "sources" else _TABLES[part]
     keys = set(model.model_fields) if model else set()
     return keys - {"root", "file"} if model is Settings else keys
 

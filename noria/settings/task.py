@@ -150,6 +150,8 @@ class TaskSettings(Table):
 
     kind: Literal["chat"] = "chat"
     sources: tuple[Name, ...]
+    faulty: Share = 1.0
+    """Share of broken rows, or of broken files, of a source above which the cycle stops."""
     base: str
     engine: Name
     system: str | None = None

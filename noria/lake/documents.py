@@ -1,0 +1,165 @@
+"""From a reader's items to documents: rows are checked, get their text and a key, and come in Arrow batches."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import pyarrow as pa
+
+from noria.lake.columns import Columns, holds
+from noria.lake.limited import FREE, Limits, TooMuch
+from noria.lake.rows import Fault, Item, Row, Skip, broken
+from noria.names import digest_of
+
+ROWS = pa.schema(
+    [
+        ("key", pa.uint64()),
+        ("text", pa.string()),
+        ("fields", pa.string()),
+        ("conversation", pa.string()),
+        ("offset", pa.int64()),
+        ("reason", pa.string()),
+    ]
+)
+"""What is kept of a file: documents, whose id is their key unless another row of the source has the same, and faults,
+which have a reason. `conversation` is null where a document is one by itself."""
+
+FAULTS = 100_000
+"""A file with more broken rows than this, and more than good ones, is given up as a whole."""
+_BATCH_ROWS, _BATCH_CHARS = 4096, 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is the same for all files of a source; `parser` is `module:function`, `path` where modules are found."""
+
+    path: list[str]
+    parser: str
+    kind: str
+    source: str
+    map: Mapping[str, str]
+    columns: Mapping[str, str] | None
+    encoding: str | None
+    limits: Limits
+
+    def line(self) -> bytes:
+        """The job as a JSON line."""
+        told = {name: getattr(self, name) for name in self.__slots__}
+        limits = {name: getattr(self.limits, name) for name in self.limits.__slots__}
+        return json.dumps({**told, "limits": limits}).encode() + b"\n"
+
+    @classmethod
+    def of(cls, line: bytes) -> Self:
+        """The job that `line` holds."""
+        told = json.loads(line)
+        return cls(**{**told, "limits": Limits(**told["limits"])})
+
+
+@dataclass(slots=True)
+class Maker:
+    """Makes documents of the items of one file and hands them on in batches of `ROWS`."""
+
+    job: Job
+    give: Callable[[pa.RecordBatch], None]
+    offset: int = 0
+    """Where the row began that was taken last."""
+    documents: int = 0
+    quarantined: int = 0
+    first: Fault | None = None
+    """The first fault."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    columns: Columns = field(default_factory=Columns)
+    _rows: list[tuple[int, str | None, str | None, str | None, int, str | None]] = field(default_factory=list)
+    _chars: int = 0
+    _pending: int = 0
+
+    def take(self, item: Item, size: float) -> None:
+        """Take the next item; `size` is that of the file so far. Raises TooMuch for too many rows."""
+        if isinstance(item, Skip):
+            self.skipped[item.reason] += 1
+            return
+        self.offset = item.offset
+        if isinstance(item, Row):
+            item = self._checked(item)
+        if isinstance(item, Fault):
+            self._fault(item)
+        else:
+            self._document(item)
+        if self._chars > FREE + self.job.limits.ratio * size:
+            raise TooMuch(f"its rows take more than ratio = {self.job.limits.ratio:g} times its size")
+
+    def flush(self) -> None:
+        """Hand on what is left."""
+        if self._rows:
+            columns = [
+                pa.array(values, kind) for values, kind in zip(zip(*self._rows, strict=True), ROWS.types, strict=True)
+            ]
+            self._rows.clear()
+            self._pending = 0
+            self.give(pa.RecordBatch.from_arrays(columns, schema=ROWS))
+
+    def _checked(self, row: Row) -> Row | Fault:
+        """The row, or why it cannot be used: too long, no text, a mapped column missing or empty, a wrong type."""
+        if reason := self._unfit(row):
+            return Fault(row.offset, reason)
+        self.columns.add(row.fields)
+        for column in self.job.map.values():
+            if column not in row.fields:
+                return Fault(row.offset, f"there is no column '{column}', but: {', '.join(row.fields) or 'none'}")
+            if not row.fields[column].strip():
+                return Fault(row.offset, f"column '{column}' is empty")
+        for column, kind in (self.job.columns or {}).items():
+            value = row.fields.get(column, "")
+            if value.strip() and not holds(kind, value):
+                return Fault(row.offset, f"column '{column}' is no {kind}: '{value[:40]}'")
+        if not any(value.strip() for value in row.fields.values()):
+            return Fault(row.offset, "all columns are empty")
+        return row
+
+    def _unfit(self, row: Row) -> str | None:
+        chars = sum(len(name) + len(value) for name, value in row.fields.items())
+        if max(chars, len(row.text or "")) > self.job.limits.row_chars:
+            return f"the row has more than row_chars = {self.job.limits.row_chars} characters"
+        found = (broken(name) or broken(value) for name, value in row.fields.items())
+        return next((reason for reason in found if reason), None)
+
+    def _document(self, row: Row) -> None:
+        self.documents += 1
+        key = self.job.map.get("conversation")
+        # A conversation's id says nothing about the content, and would hide that two rows are the same.
+        shown = ((name, value.strip()) for name, value in row.fields.items() if name != key)
+        text = row.text if row.text is not None else "\n".join(f"{name}: {value}" for name, value in shown if value)
+        conversation = row.fields[key].strip() if key else row.conversation
+        fields = json.dumps(row.fields, ensure_ascii=False)
+        self._add(identity(self.job.source, text, 0), text, fields, conversation or None, row.offset)
+
+    def _fault(self, fault: Fault) -> None:
+        self.quarantined += 1
+        reason = fault.reason[:1000].encode("utf-8", "backslashreplace").decode()
+        self.first = self.first or Fault(fault.offset, reason)
+        self._add(0, None, None, None, fault.offset, reason)
+        if self.quarantined > FAULTS and self.quarantined > self.documents:
+            raise TooMuch(f"more than {FAULTS:,} of its rows are broken")
+
+    def _add(
+        self, key: int, text: str | None, fields: str | None, conversation: str | None, offset: int,
+        reason: str | None = None,
+    ) -> None:  # fmt: skip
+        self._rows.append((key, text, fields, conversation, offset, reason))
+        chars = len(text or "") + len(fields or "") + len(conversation or "") + len(reason or "")
+        self._chars += chars
+        self._pending += chars
+        if len(self._rows) >= _BATCH_ROWS or self._pending >= _BATCH_CHARS:
+            self.flush()
+
+
+def identity(source: str, text: str, number: int) -> int:
+    """A document's id as a number: it depends on source and content only, so that it outlives a moved row or file.
+
+    `number` counts the rows of the source with the same text, from 0.
+    """
+    return int(digest_of([source, text, number]), 16)
