@@ -8,30 +8,20 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from noria.errors import Conflict, Invalid
 from noria.lake import sql
-from noria.lake.html import sections
+from noria.lake.crawl import crawl, kept
 from noria.lake.parquet import DOCUMENTS, QUARANTINE, Rows, write_traffic
+from noria.lake.parsers import parser
 from noria.lake.rows import Fault, Item, Row, Skip, broken
-from noria.lake.tables import csv_rows, json_rows, jsonl_rows, yaml_rows
-from noria.lake.text import paragraphs
 from noria.settings import Settings, SourceSettings, TaskSettings
 from noria.stage import Look, Work
 from noria.types import digest_of
-
-PARSERS: Mapping[str, Callable[[bytes], Iterator[Item]]] = {
-    "csv": csv_rows,
-    "html": sections,
-    "json": json_rows,
-    "jsonl": jsonl_rows,
-    "text": paragraphs,
-    "yaml": yaml_rows,
-}
-"""Kind of source to the reader of its files; `sql` has no files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +52,7 @@ def sources_of(task: TaskSettings, settings: Settings) -> list[SourceSettings]:
 def params(look: Look) -> JsonValue:
     """What changes what is read: the task, whose traffic it is, and kind, place and map of every source."""
     used = sources_of(look.task, look.platform.settings)
-    wanted = {"name", "kind", "path", "url", "query", "map"}
+    wanted = {"name", "kind", "path", "url", "query", "map", "record", "main", "assistants"}
     return {"task": look.name, "sources": [source.model_dump(mode="json", include=wanted) for source in used]}
 
 
@@ -71,6 +61,9 @@ def observes(look: Look) -> JsonValue:
     traffic = look.platform.traffic
     traffic.ship()
     settings = look.platform.settings
+    for source in sources_of(look.task, settings):
+        if source.kind == "html" and source.url:
+            crawl(source.url, source.crawl, _shelf(source, settings))
     seen = [
         [source.name, part.name, part.digest]
         for source in sources_of(look.task, settings)
@@ -130,11 +123,15 @@ def _traffic(work: Work, mark: JsonValue) -> dict[str, JsonValue]:
 
 
 def _parts(source: SourceSettings, settings: Settings) -> Iterator[Part]:
-    """The files of a source in the order of their names, or its one query."""
+    """The files of a source in the order of their names, the pages of its site as last crawled, or its one query."""
     if source.kind == "sql":
         where = _place(source, settings, "url")
         answer = sql.ask(source.url or "", source.query or "", settings.root, where)
         yield Part(answer.name, answer.digest, answer.items)
+        return
+    if source.kind == "html" and source.url:
+        for page, data in kept(_shelf(source, settings)):
+            yield Part(page.url, page.digest, partial(parser(source, page.kind), data))
         return
     pattern = source.path or ""
     found = sorted({Path(settings.root, name) for name in glob.glob(pattern, root_dir=settings.root, recursive=True)})
@@ -152,7 +149,12 @@ def _parts(source: SourceSettings, settings: Settings) -> Iterator[Part]:
 def _part(source: SourceSettings, file: Path, root: Path) -> Part:
     data = file.read_bytes()
     name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-    return Part(name, hashlib.sha256(data).hexdigest(), lambda: PARSERS[source.kind](data))
+    return Part(name, hashlib.sha256(data).hexdigest(), partial(parser(source), data))
+
+
+def _shelf(source: SourceSettings, settings: Settings) -> Path:
+    """Where the pages of a site are kept between two crawls."""
+    return settings.state / "crawl" / source.name
 
 
 def _read(

@@ -7,7 +7,7 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
-from noria.settings.source import SourceSettings
+from noria.settings.source import CrawlSettings, SourceSettings
 from noria.settings.task import (
     Action,
     ArmSettings,
@@ -29,6 +29,7 @@ __all__ = [
     "ArmSettings",
     "ComparisonSettings",
     "ContextSettings",
+    "CrawlSettings",
     "Detector",
     "EngineSettings",
     "GateSettings",
