@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -59,7 +61,7 @@ def _open(data: bytes) -> Document:
         return docx.Document(io.BytesIO(data))
     except (OpcError, LxmlError, KeyError, ValueError, AttributeError, IndexError, TypeError, AssertionError) as error:
         raise Unreadable(f"not a valid DOCX file: {type(error).__name__}: {error}") from error
-    except (OSError, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
         raise Unreadable(f"not a valid DOCX file: {error}") from error
 
 

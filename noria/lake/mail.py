@@ -22,7 +22,7 @@ _ESCAPED = re.compile(rb"^>(>*From )", re.MULTILINE)
 _ID = re.compile(r"<[^<>\s]+>")
 _TOLD = re.compile(
     r"^(?:On|Am|Le|El|Il|Op|Em|Den|W dniu|Dne)\b[^\n]{0,200}(?:\n[^\n]{0,120})?"
-    r"(?:wrote|schrieb|a écrit|escribió|ha scritto|schreef|escreveu|skrev|napisał(?:\(a\))?|napsal)\b[^\n]{0,80}:\s*$",
+    r"(?:wrote|schrieb|a écrit|escribió|ha scritto|schreef|escreveu|skrev|napisał(?:\(a\))?|napsal)\b[^\n]{0,80}:[ \t]*$(?=\s*(?:>|\Z))",
     re.MULTILINE,
 )
 _FORWARDED = re.compile(
@@ -81,8 +81,8 @@ def _messages(data: bytes) -> Iterator[tuple[bytes, int]]:
         before = data[: starts[0].start()] if starts else data
         if before.strip():
             yield before, 0
-    for found, following in zip(starts, [*starts[1:], None], strict=True):
-        end = following.start() if following else len(data)
+    ends = [*(found.start() for found in starts[1:]), len(data)]
+    for found, end in zip(starts, ends, strict=bool(starts)):
         yield _ESCAPED.sub(rb"\1", data[found.end() + 1 : end]), found.start()
 
 

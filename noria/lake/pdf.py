@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -74,9 +74,13 @@ def pdf_rows(data: bytes) -> Iterator[Item]:
     for number, page in enumerate(pages, 1):
         if not page and not any(fault.offset == number for fault in faults):
             yield Skip("page without text")
-    lines = [line for page in _without_edges(pages) for line in page if not _CONTENTS.fullmatch(line.text)]
+    pitch = _pitch([line for page in pages for line in page])
+    lines = [line for page in _without_edges(pages, pitch) for line in page if not _CONTENTS.fullmatch(line.text)]
     headings = _by_outline(lines, outline) or _by_type(lines)
-    yield from _sections(lines, headings) if headings else _by_page(lines)
+    if headings and min(headings):
+        yield Skip("text before the first heading")
+    for heading, part, page in _sections(lines, headings) if headings else _by_page(lines):
+        yield _row(heading, part, page, pitch)
 
 
 def _pages(document: PdfDocument) -> tuple[list[list[Line]], list[Fault]]:
@@ -133,46 +137,53 @@ def _outline(document: PdfDocument) -> list[tuple[int, str]]:
     return found
 
 
-def _without_edges(pages: list[list[Line]]) -> list[list[Line]]:
-    """Pages without headers and footers: edge lines that repeat, and those that stand apart at one height."""
-    for last in (False, True) * 2:
-        edges = [page[-1 if last else 0] for page in pages if page]
-        same = Counter(_DIGITS.sub("#", edge.text.lower()) for edge in edges)
-        repeated = {text for text, count in same.items() if count >= _REPEATED}
-        height = _apart(pages, last)
-        for number, page in enumerate(pages):
-            edge = page[-1 if last else 0] if page else None
-            if edge is None:
-                continue
-            if _DIGITS.sub("#", edge.text.lower()) in repeated or (height is not None and abs(edge.top - height) < 1.5):
-                pages[number] = page[:-1] if last else page[1:]
+def _without_edges(pages: list[list[Line]], pitch: float) -> list[list[Line]]:
+    """Pages without headers and footers: what stands apart at an edge, and repeats or has one height everywhere."""
+    for last in (False, True):
+        edges = [_edge(page, last, pitch) for page in pages]
+        same = Counter(_pattern(edge) for edge in edges if edge)
+        height = _height(edges, pages, last, pitch)
+        for number, edge in enumerate(edges):
+            if edge and (same[_pattern(edge)] >= _REPEATED or (height is not None and abs(edge[0].top - height) < 1.5)):
+                pages[number] = pages[number][: -len(edge)] if last else pages[number][len(edge) :]
     return pages
 
 
-def _apart(pages: list[list[Line]], last: bool) -> float | None:
-    """The height at which half of the pages have a line far from all others: that of a header or footer."""
+def _edge(page: list[Line], last: bool, pitch: float) -> list[Line]:
+    """The lines at an edge, three at most, that a gap parts from the rest; the outermost comes first."""
+    ordered = page[::-1] if last else page
+    for number, (line, following) in enumerate(pairwise(ordered[:4]), 1):
+        gap = following.last - line.top if last else line.last - following.top
+        if gap > 1.3 * pitch:
+            return ordered[:number]
+    return []
+
+
+def _pattern(edge: list[Line]) -> str:
+    return _DIGITS.sub("#", " ".join(line.text.lower() for line in edge))
+
+
+def _height(edges: list[list[Line]], pages: list[list[Line]], last: bool, pitch: float) -> float | None:
+    """The height at which half of the pages have an edge that is far from the rest: running heads differ in text."""
     gaps: dict[float, list[float]] = {}
-    for page in pages:
-        if len(page) > 2:
-            edge, beside = (page[-1], page[-2]) if last else (page[0], page[1])
-            gaps.setdefault(float(round(edge.top)), []).append(abs(edge.top - beside.top))
+    for edge, page in zip(edges, pages, strict=True):
+        if edge and len(page) > len(edge):
+            beside = page[-len(edge) - 1] if last else page[len(edge)]
+            gaps.setdefault(float(round(edge[0].top)), []).append(abs(edge[-1].top - beside.top))
     if not gaps:
         return None
     height, found = max(gaps.items(), key=lambda gap: len(gap[1]))
-    usual = _pitch([line for page in pages for line in page])
-    if len(found) < max(_REPEATED, len(pages) / 2) or median(found) < 1.8 * usual:
-        return None
-    return height
+    return height if len(found) >= max(_REPEATED, len(pages) / 2) and median(found) >= 1.8 * pitch else None
 
 
 def _pitch(lines: Sequence[Line]) -> float:
-    """Points from one line of a paragraph to the next."""
-    steps = [
-        before.last - line.top
+    """Points from one line to the next, where they are closest most often."""
+    steps = Counter(
+        round(2 * (before.last - line.top)) / 2
         for before, line in pairwise(lines)
         if before.page == line.page and before.last > line.top
-    ]
-    return median(steps) if steps else 0.0
+    )
+    return min(steps, key=lambda step: (-steps[step], step)) if steps else 0.0
 
 
 def _by_outline(lines: Sequence[Line], outline: list[tuple[int, str]]) -> dict[int, int]:
@@ -226,38 +237,32 @@ def _by_type(lines: Sequence[Line]) -> dict[int, int]:
     return found if len(found) >= 2 else {}
 
 
-def _sections(lines: Sequence[Line], headings: dict[int, int]) -> Iterator[Item]:
+def _sections(lines: Sequence[Line], headings: dict[int, int]) -> Iterator[tuple[str, Sequence[Line], int]]:
     starts = sorted(headings)
-    if starts[0]:
-        yield Skip("text before the first heading")
     for start, following in zip(starts, [*starts[1:], len(lines)], strict=True):
         end = headings[start]
         heading = clean_heading(" ".join(line.text for line in lines[start:end]))
-        yield _row(heading, lines[end:following], lines[start].page)
+        yield heading, lines[end:following], lines[start].page
 
 
-def _by_page(lines: Sequence[Line]) -> Iterator[Item]:
-    pages: dict[int, list[Line]] = {}
-    for line in lines:
-        pages.setdefault(line.page, []).append(line)
-    for number, page in pages.items():
-        yield _row("", page, number)
+def _by_page(lines: Sequence[Line]) -> Iterator[tuple[str, Sequence[Line], int]]:
+    for page, found in groupby(lines, key=lambda line: line.page):
+        yield "", list(found), page
 
 
-def _row(heading: str, lines: Sequence[Line], page: int) -> Item:
-    body = "\n".join(_paragraphs(lines))
+def _row(heading: str, lines: Sequence[Line], page: int, pitch: float) -> Item:
+    body = "\n".join(_paragraphs(lines, pitch))
     if reason := broken(heading) or broken(body):
         return Fault(page, reason)
     return section(heading, body, page, {"page": str(page)})
 
 
-def _paragraphs(lines: Sequence[Line]) -> Iterator[str]:
+def _paragraphs(lines: Sequence[Line], pitch: float) -> Iterator[str]:
     """Lines joined into paragraphs, which begin after a gap and at the marks of lists."""
-    usual = _pitch(lines)
     words: list[str] = []
     before: Line | None = None
     for line in lines:
-        if before is not None and (_BULLET.match(line.text) or _parted(before, line, usual)):
+        if before is not None and (_BULLET.match(line.text) or _parted(before, line, pitch)):
             yield " ".join(words)
             words = []
         words.append(line.text)
@@ -266,7 +271,7 @@ def _paragraphs(lines: Sequence[Line]) -> Iterator[str]:
         yield " ".join(words)
 
 
-def _parted(before: Line, line: Line, usual: float) -> bool:
+def _parted(before: Line, line: Line, pitch: float) -> bool:
     if before.page != line.page:
         return before.text.endswith((".", "!", "?", ":", "。", "？", "！"))
-    return before.last < line.top or before.last - line.top > 1.3 * usual
+    return before.last < line.top or before.last - line.top > 1.3 * pitch

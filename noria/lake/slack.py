@@ -12,7 +12,7 @@ from noria.lake.dialogue import Said, by_silence, heard, pairs
 from noria.lake.rows import Fault, Item, Skip, broken, decode
 from noria.lake.tables import parse_json
 
-_PEOPLE = frozenset({None, "", "bot_message", "thread_broadcast", "me_message", "file_share", "reply_broadcast"})
+_PEOPLE = frozenset({"", "bot_message", "thread_broadcast", "me_message", "file_share", "reply_broadcast"})
 """Subtypes of messages that somebody wrote; all others tell of joins, topics and the like."""
 
 _MARK = re.compile(r"<([@#!])([^<>|]*)(?:\|([^<>]*))?>")
@@ -87,7 +87,7 @@ def _when(said: Said) -> tuple[float, int]:
 
 
 def _said(message: dict[str, Any], number: int) -> Said | Fault | Skip:
-    if message.get("subtype") not in _PEOPLE or message.get("hidden"):
+    if str(message.get("subtype") or "") not in _PEOPLE or message.get("hidden"):
         return Skip("line of the system")
     text = message.get("text")
     if not isinstance(text, str) or not text.strip():
