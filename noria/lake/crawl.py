@@ -221,7 +221,10 @@ class _Walk:
         if reply.status >= 300:
             return None
         rules = Protego.parse((reply.data or b"").decode("utf-8", "replace"))
-        self._pause = max(self._pause, float(rules.crawl_delay(AGENT) or 0.0))
+        delay = float(rules.crawl_delay(AGENT) or 0.0)
+        if delay > self._pause:
+            self._next += delay - self._pause
+            self._pause = delay
         return rules
 
     def _ask(self, address: str, headers: Mapping[str, str], limit: int) -> Reply:
@@ -240,9 +243,8 @@ class _Walk:
     def _visit(self, address: str, start: str, seen: set[str]) -> tuple[str, ...]:
         """Take in one page; returns where it leads."""
         known = self.shelf.pages.get(address)
-        limit = min(int(self.settings.page_mb * _MEGABYTE), max(1, self._left))
         try:
-            reply = self._ask(address, _conditions(known), limit)
+            reply = self._ask(address, _conditions(known), int(self.settings.page_mb * _MEGABYTE))
         except Unavailable as error:
             return self._failed(address, known, error.fact, start)
         if reply.status == 304 and known is not None:

@@ -7,6 +7,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING
@@ -83,13 +84,14 @@ def ask(url: str, query: str, root: Path, where: str) -> Answer:
     try:
         with engine.connect() as connection:
             _prepare(connection)
-            result = connection.execution_options(stream_results=True, yield_per=FETCH).execute(text(query))
-            if not result.returns_rows:
-                raise Invalid("the query returns no rows", "write a select", where=where)
-            columns = [str(column) for column in result.keys()]  # noqa: SIM118 - a result is no mapping
-            if twice := [name for name, count in Counter(columns).items() if count > 1]:
-                raise Invalid(f"two columns are called '{twice[0]}'", "name one of them: select … as …", where=where)
-            return Answer(name, (dict(zip(columns, map(as_text, row), strict=True)) for row in result))
+            streaming = connection.execution_options(stream_results=True, yield_per=FETCH)
+            with closing(streaming.execute(text(query))) as result:
+                if not result.returns_rows:
+                    raise Invalid("the query returns no rows", "write a select", where=where)
+                columns = [str(column) for column in result.keys()]  # noqa: SIM118 - a result is no mapping
+                if twice := [column for column, count in Counter(columns).items() if count > 1]:
+                    raise Invalid(f"two columns are called '{twice[0]}'", "rename one: select … as …", where=where)
+                return Answer(name, (dict(zip(columns, map(as_text, row), strict=True)) for row in result))
     except OperationalError as error:
         if engine.dialect.name != "sqlite":
             raise Unavailable(f"the database '{name}' does not answer: {error.orig}", "", where=where) from error

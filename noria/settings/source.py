@@ -19,7 +19,7 @@ class CrawlSettings(Table):
     page_mb: float = Field(default=10.0, gt=0.0)
     """Largest page, in megabytes; larger ones are left out."""
     total_mb: float = Field(default=500.0, gt=0.0)
-    """Most that is read in one crawl, in megabytes."""
+    """A crawl ends once it has read this much, in megabytes."""
     timeout_s: float = Field(default=30.0, gt=0.0)
     """Seconds for one page, from the request to its last byte."""
 
