@@ -22,7 +22,8 @@ _ESCAPED = re.compile(rb"^>(>*From )", re.MULTILINE)
 _ID = re.compile(r"<[^<>\s]+>")
 _TOLD = re.compile(
     r"^(?:On|Am|Le|El|Il|Op|Em|Den|W dniu|Dne)\b[^\n]{0,200}(?:\n[^\n]{0,120})?"
-    r"(?:wrote|schrieb|a écrit|escribió|ha scritto|schreef|escreveu|skrev|napisał(?:\(a\))?|napsal)\b[^\n]{0,80}:[ \t]*$(?=\s*(?:>|\Z))",
+    r"(?:wrote|schrieb|a écrit|escribió|ha scritto|schreef|escreveu|skrev|napisał(?:\(a\))?|napsal)\b"
+    r"[^\n]{0,80}:[ \t]*$(?=\s*(?:>|\Z))",
     re.MULTILINE,
 )
 _FORWARDED = re.compile(

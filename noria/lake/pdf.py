@@ -79,8 +79,8 @@ def pdf_rows(data: bytes) -> Iterator[Item]:
     headings = _by_outline(lines, outline) or _by_type(lines)
     if headings and min(headings):
         yield Skip("text before the first heading")
-    for heading, part, page in _sections(lines, headings) if headings else _by_page(lines):
-        yield _row(heading, part, page, pitch)
+    for heading, below, first in _sections(lines, headings) if headings else _by_page(lines):
+        yield _row(heading, below, first, pitch)
 
 
 def _pages(document: PdfDocument) -> tuple[list[list[Line]], list[Fault]]:

@@ -126,7 +126,7 @@ Wo ist mein Paket?
 """.encode()
 DAY = [
     {"type": "message", "subtype": "channel_join", "user": "U1", "text": "<@U1> has joined", "ts": "1700000000.0"},
-    {"type": "message", "user": "U1", "text": "Where is &lt;it&gt;?", "ts": "1700000001.0", "thread_ts": "1700000001.0"},
+    {"user": "U1", "text": "Where is &lt;it&gt;?", "ts": "1700000001.0", "thread_ts": "1700000001.0"},
     {"type": "message", "user": "U9", "text": "Other thread", "ts": "1700000002.0", "thread_ts": "1700000002.0"},
     {
         "type": "message", "user": "U2", "text": "<@U1> see <https://x.example/a|here> in <#C1|help>",
@@ -136,7 +136,7 @@ DAY = [
 SLACK = archive(
     {"users.json": "[]", "help/2023-11-14.json": json.dumps(DAY[:3]), "help/2023-11-15.json": json.dumps(DAY[3:])}
 )
-MBOX = """\
+MBOX = b"""\
 From ann@x.example Thu Jan  4 10:00:00 2024
 From: Ann <ann@x.example>
 Subject: =?utf-8?q?Gr=C3=B6=C3=9Fe?=
@@ -169,7 +169,7 @@ Am 4. Januar schrieb Help:
 > Size L.
 
 Danke!
-""".encode()
+"""
 XML = """\
 <?xml version="1.0" encoding="utf-8"?>
 <shop xmlns="urn:shop"><title>Shop</title>

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from files import DAY, FILES, MESSAGES, archive
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.lake.chat import chat_rows
@@ -95,6 +95,7 @@ def test_json_of_another_shape_than_chats_have(draw: st.DataObject) -> None:
         assert isinstance(item, Row | Fault | Skip)
 
 
+@settings(max_examples=30)
 @given(
     name=st.sampled_from(["word/document.xml", "[Content_Types].xml", "_rels/.rels", "word/styles.xml"]), draw=st.data()
 )

@@ -111,7 +111,7 @@ def test_whatsapp_dialogues_are_parted_by_silence() -> None:
     items = list(chat_rows(WHATSAPP))
     assert said(items) == [("Hallo!\nWo ist mein Paket?", "Unterwegs."), ("Ja. Kann ich es umtauschen?", "Klar.")]
     first, second = rows(items)
-    assert WHATSAPP[first.offset :].startswith("12.03.24, 14:05 - Anna: Hallo!".encode())
+    assert WHATSAPP[first.offset :].startswith(b"12.03.24, 14:05 - Anna: Hallo!")
     assert first.conversation != second.conversation
     assert json.loads(second.fields["history"]) == [{"role": "assistant", "content": "Ist es da?"}]
     assert "Anna" not in str(items)

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from test_collect import Project
 
 from noria.errors import Unavailable
 from noria.lake.crawl import AGENT, Crawled, crawl, kept
@@ -216,3 +217,22 @@ def test_links_that_say_so_are_not_followed(site: Site, tmp_path: Path) -> None:
     )  # fmt: skip
     run(site, tmp_path)
     assert site.paths == ["/docs/", "/docs/x/b"]
+
+
+def test_a_site_is_a_source(site: Site, tmp_path: Path) -> None:
+    """What a cycle observed is what it reads: the site is asked once for both."""
+    site.answers["/docs/"] = (
+        200, {"content-type": "text/html"}, b'<h1>Pay?</h1><p>By card. <a href="note">More</a></p>',
+    )  # fmt: skip
+    site.answers["/docs/note"] = (200, {"content-type": "text/plain"}, b"A note.\n\nTwo.")
+    project = Project(tmp_path, f'kind = "html"\nurl = "{site.url}/docs/"\ncrawl = {{ rate = 50 }}')
+    rows = project.run()["documents"]
+    assert {(row["file"], row["text"]) for row in rows} == {
+        (f"{site.url}/docs/", "Pay?\nBy card. More"),
+        (f"{site.url}/docs/note", "A note."),
+        (f"{site.url}/docs/note", "Two."),
+    }
+    assert site.paths == ["/docs/", "/docs/note"]
+    before = project.observed()
+    site.answers["/docs/note"] = (200, {"content-type": "text/plain"}, b"Changed.")
+    assert project.observed() != before

@@ -70,7 +70,7 @@ def test_depth_and_missing_records_are_faults() -> None:
 
 
 def test_large_files_come_in_pieces_with_right_places() -> None:
-    data = "<l>".encode() + b"".join(f"<r>Größe {n}</r>".encode() for n in range(20_000)) + b"</l>"
+    data = b"<l>" + b"".join(f"<r>Größe {n}</r>".encode() for n in range(20_000)) + b"</l>"
     rows = [item for item in xml_rows(data) if isinstance(item, Row)]
     assert len(rows) == 20_000
     assert data[rows[-1].offset :] == "<r>Größe 19999</r></l>".encode()
