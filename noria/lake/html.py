@@ -40,7 +40,7 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]{2,40})""", re.IGNORECASE)
-_TITLE = re.compile(r"<title[^>]*>([^<]{0,500})</title>", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]{0,200}>([^<]{0,500})</title>", re.IGNORECASE)
 _PERMALINK = re.compile(r"\s*[¶#§]\s*$")
 
 

@@ -27,9 +27,10 @@ _TOLD = re.compile(
     re.MULTILINE,
 )
 _FORWARDED = re.compile(
-    r"^\s*(?:-{3,}|_{5,})\s*(?:Original Message|Forwarded message|Ursprüngliche Nachricht|Weitergeleitete Nachricht"
+    r"^[ \t]*+(?:-{3,}+|_{5,}+)[ \t]*+(?:Original Message|Forwarded message"
+    r"|Ursprüngliche Nachricht|Weitergeleitete Nachricht"
     r"|Message d'origine|Message transféré|Mensaje original|Mensaje reenviado|Messaggio originale"
-    r"|Messaggio inoltrato|Oorspronkelijk bericht|Mensagem original)?\s*-*\s*$"
+    r"|Messaggio inoltrato|Oorspronkelijk bericht|Mensagem original)?[ \t]*+-*+[ \t]*+$"
     r"|^(?:From|Von|De|Da|Van):[^\n]+\n(?:(?:Sent|Date|Gesendet|Datum|Envoyé|Enviado|Fecha|Inviato|Data|Verzonden):)",
     re.MULTILINE,
 )

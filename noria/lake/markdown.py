@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from noria.lake.html import clean_heading
 from noria.lake.rows import Fault, Item, Skip, broken, decode, section, size
 
-_HEADING = re.compile(r" {0,3}(#{1,4})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*")
+_LONGEST_HEADING = 1000
+
+_HEADING = re.compile(r" {0,3}#{1,4}(?=[ \t]|$)")
+_CLOSING = re.compile(r"(?:^|(?<=[ \t]))#+$")
 _UNDERLINE = re.compile(r" {0,3}(?:=+|-{2,})[ \t]*")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[^`]*")
 _NO_PARAGRAPH = re.compile(r"\s*(?:[>#|]|[-*+]\s|\d+[.)]\s)|(?: {4}|\t)")
 _FRONT = re.compile(r"(?:---|\+\+\+)[ \t]*\r?\n.*?^(?:---|\.\.\.|\+\+\+)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()\s]*(?:\s+\"[^\"]*\")?\)")
 _ANCHOR = re.compile(r"\s*\{[#.][^{}]*\}\s*$")
 _EMPHASIS = re.compile(r"(\*{1,3}|`+|~~)(\S(?:.*?\S)?)\1")
@@ -31,7 +33,7 @@ def markdown_rows(data: bytes) -> Iterator[Item]:
         text = text[front.end() :]
     found = list(_sections(text, offset))
     for number, (heading, lines, start) in enumerate(found):
-        body = _without_comments("".join(lines)).strip()
+        body = "".join(lines).strip()
         if reason := broken(heading) or broken(body):
             yield Fault(start, reason)
         elif number or len(found) == 1:
@@ -51,28 +53,46 @@ def _sections(text: str, offset: int) -> Iterator[tuple[str, list[str], int]]:
     """Heading, lines and first byte of each section, the first one being what stands before any heading."""
     heading, lines, start = "", [], offset
     fence: str | None = None
+    hidden = False
     before: tuple[str, int] | None = None
-    for line in text.splitlines(keepends=True):
-        bare, at = line.rstrip("\r\n"), offset
-        offset += size(line)
+    for raw in text.splitlines(keepends=True):
+        at = offset
+        offset += size(raw)
+        line, hidden = (raw, False) if fence is not None else _uncommented(raw, hidden)
+        bare = line.rstrip("\r\n")
         if fence is not None or _FENCE.fullmatch(bare):
             fence = _fence(bare, fence)
             lines.append(line)
             before = None
-        elif found := _HEADING.fullmatch(bare):
+        elif len(bare) <= _LONGEST_HEADING and (found := _HEADING.match(bare)):
             yield heading, lines, start
-            heading, lines, start = plain_heading(found[2] or ""), [], at
+            heading, lines, start = plain_heading(_CLOSING.sub("", bare[found.end() :].strip())), [], at
             before = None
         elif before is not None and _UNDERLINE.fullmatch(bare):
             yield heading, lines[:-1], start
             heading, lines, start = plain_heading(before[0]), [], before[1]
             before = None
         else:
-            lines.append(line)
             # Only a paragraph of one line is taken as an underlined heading: a rule after text is a rule.
-            alone = len(lines) < 2 or not lines[-2].strip()
-            before = (bare, at) if alone and bare.strip() and not _NO_PARAGRAPH.match(bare) else None
+            alone = not lines or not lines[-1].strip()
+            lines.append(line)
+            short = alone and bare.strip() and len(bare) <= _LONGEST_HEADING and not _NO_PARAGRAPH.match(bare)
+            before = (bare, at) if short else None
     yield heading, lines, start
+
+
+def _uncommented(line: str, hidden: bool) -> tuple[str, bool]:
+    """A line without what stands in comments, and whether it ends within one; `hidden` if it begins so."""
+    parts: list[str] = []
+    at = 0
+    while True:
+        mark = "-->" if hidden else "<!--"
+        found = line.find(mark, at)
+        if not hidden:
+            parts.append(line[at:] if found < 0 else line[at:found])
+        if found < 0:
+            return "".join(parts), hidden
+        at, hidden = found + len(mark), not hidden
 
 
 def _fence(line: str, fence: str | None) -> str | None:
@@ -82,8 +102,3 @@ def _fence(line: str, fence: str | None) -> str | None:
         found = _FENCE.fullmatch(line)
         return found[1] if found else None
     return None if mark and set(mark) == {fence[0]} and len(mark) >= len(fence) else fence
-
-
-def _without_comments(text: str) -> str:
-    parts = re.split(r"(^ {0,3}(?:```|~~~).*?^ {0,3}(?:```|~~~)[`~]*[ \t]*$)", text, flags=re.DOTALL | re.MULTILINE)
-    return "".join(part if number % 2 else _COMMENT.sub("", part) for number, part in enumerate(parts))

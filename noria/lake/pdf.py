@@ -25,7 +25,7 @@ _REPEATED = 3
 """A line at the edge of this many pages, with other numbers, is a header or footer."""
 
 _HYPHEN = re.compile("[\ufffe\u00ad\x02](?:\r?\n)?")
-_CONTENTS = re.compile(r".*(?:\. ?){4,}\s*[\divxlc]*\s*")
+_CONTENTS = re.compile(r"[^\n]{0,300}?(?:\. ?){4,}+\s?[\divxlc]{0,8}")
 _BULLET = re.compile(r"[•‣◦▪–—*-]\s|\(?\d{1,3}[.)]\s")
 _DIGITS = re.compile(r"\d+|\b[ivxlc]+\b")
 

@@ -18,8 +18,8 @@ _START = re.compile(
 _SPEAKER = re.compile(r"([^:\n]{1,80}):\s(.*)", re.DOTALL)
 _MEDIA = re.compile(r"<[^<>\n]{3,60}>|\S[^\n]{0,200}\.\w{2,5} \([^()\n]{4,40}\)")
 _EDITED = re.compile(
-    r"\s*<(?:This message was edited|Diese Nachricht wurde bearbeitet|Ce message a été modifié"
-    r"|Se editó este mensaje|Questo messaggio è stato modificato|Dit bericht is bewerkt|Mensagem editada)\.?>\s*$"
+    r"<(?:This message was edited|Diese Nachricht wurde bearbeitet|Ce message a été modifié"
+    r"|Se editó este mensaje|Questo messaggio è stato modificato|Dit bericht is bewerkt|Mensagem editada)\.?>$"
 )
 _DELETED = re.compile(
     r"(?:This message was deleted|You deleted this message|Diese Nachricht wurde gelöscht"
@@ -92,7 +92,7 @@ def _words(text: str) -> str:
     """What was said, without notes of the app; nothing for media and what was deleted."""
     if text.startswith("\u200e"):
         return ""
-    text = _EDITED.sub("", text.replace("\u200e", "").strip())
+    text = _EDITED.sub("", text.replace("\u200e", "").strip()).rstrip()
     head, _, rest = text.partition("\n")
     if _MEDIA.fullmatch(head):
         text = rest.strip()

@@ -134,33 +134,45 @@ class _Records:
         return tuple(path) == self.path if self.rooted else path[-1] == self.path[-1]
 
 
+@dataclass(slots=True)
+class _Place:
+    """All elements with one path from the root: how many elements and attributes they hold, and what is below."""
+
+    path: _Path
+    below: dict[str, _Place] = field(default_factory=dict)
+    weight: int = 0
+    repeated: bool = False
+
+
 class _Survey:
     """A first look at a file: which paths repeat below one parent, and how much each holds."""
 
     def __init__(self) -> None:
-        self._path: list[str] = []
-        self._siblings: list[Counter[str]] = [Counter()]
-        self._repeated: set[_Path] = set()
-        self._weight: Counter[_Path] = Counter()
-        self._children: dict[_Path, set[str]] = {}
+        self._top = _Place(())
+        self._places = [self._top]
+        self._siblings: list[set[str]] = [set()]
+        self._weights = [0]
 
     def start(self, tag: str, attributes: Mapping[str, str], offset: int) -> None:
-        """Count an element for each of its ancestors."""
-        if len(self._path) >= DEEPEST:
+        """Go into an element."""
+        if len(self._places) > DEEPEST:
             raise ValueError(f"elements are nested more than {DEEPEST} deep")
-        self._children.setdefault(tuple(self._path), set()).add(tag)
-        self._path.append(tag)
-        self._siblings[-1][tag] += 1
-        path = tuple(self._path)
-        if self._siblings[-1][tag] > 1:
-            self._repeated.add(path)
-        for depth in range(1, len(path) + 1):
-            self._weight[path[:depth]] += 1 + len(attributes)
-        self._siblings.append(Counter())
+        above = self._places[-1]
+        place = above.below.get(tag)
+        if place is None:
+            place = above.below[tag] = _Place((*above.path, tag))
+        if tag in self._siblings[-1]:
+            place.repeated = True
+        self._siblings[-1].add(tag)
+        self._places.append(place)
+        self._siblings.append(set())
+        self._weights.append(1 + len(attributes))
 
     def end(self) -> None:
-        """Leave an element."""
-        self._path.pop()
+        """Leave an element, whose weight is part of its parent's too."""
+        weight = self._weights.pop()
+        self._weights[-1] += weight
+        self._places.pop().weight += weight
         self._siblings.pop()
 
     def data(self, text: str) -> None:
@@ -168,14 +180,15 @@ class _Survey:
 
     def repeated(self) -> _Records:
         """The outermost repeated path; without any, the only child of the root that has children, or the root."""
-        if self._repeated:
-            depth = min(map(len, self._repeated))
-            outer = sorted(path for path in self._repeated if len(path) == depth)
-            return _Records(max(outer, key=lambda path: self._weight[path]), rooted=True)
-        root = tuple(self._children.get((), {""}))
-        below = self._children.get(root, set())
-        only = (*root, next(iter(below))) if len(below) == 1 else root
-        return _Records(only if only in self._children else root, rooted=True)
+        level = list(self._top.below.values())
+        while level:
+            found = [place for place in level if place.repeated]
+            if found:
+                return _Records(max(found, key=lambda place: (place.weight, place.path)).path, rooted=True)
+            level = [below for place in level for below in place.below.values()]
+        root = next(iter(self._top.below.values()), _Place(("",)))
+        only = next(iter(root.below.values())) if len(root.below) == 1 else root
+        return _Records(only.path if only.below else root.path, rooted=True)
 
 
 @dataclass(slots=True)
