@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 AGENT = f"noria/{__version__}"
 HOPS = 5
-"""Redirects that are followed for one page."""
+"""Redirects of robots.txt that are followed, as RFC 9309 asks."""
 
 KINDS: Mapping[str, str] = {
     "text/html": "html",
@@ -95,21 +95,20 @@ def crawl(
     folder: Path,
     fetch: Fetch | None = None,
     sleep: Callable[[float], None] = time.sleep,
-    told: Callable[[int, int], None] | None = None,
 ) -> Crawled:
     """Go through a site breadth first from `url` and keep its pages in `folder`.
 
     robots.txt (RFC 9309) is obeyed, its crawl-delay too; pages that were kept before are asked for only if changed
     (RFC 9110, ETag and Last-Modified). Redirects off the site are refused. Pages that no longer answer are dropped
-    from the folder, but kept where the server does not answer at all or fails. `told` hears pages done and known.
+    from the folder, but kept where the server does not answer at all or fails.
     Raises Unavailable when the first page cannot be had.
     """
     start = _plain(url)
     if fetch is None:
         with _client(settings.timeout_s) as client:
-            return crawl(url, settings, folder, _fetcher(client, settings.timeout_s), sleep, told)
+            return crawl(url, settings, folder, _fetcher(client, settings.timeout_s), sleep)
     walk = _Walk(Site(start), settings, fetch, sleep, _Shelf(folder))
-    walk.run(start, told)
+    walk.run(start)
     walk.shelf.save(walk.crawled.pages)
     return walk.crawled
 
@@ -178,7 +177,7 @@ class _Walk:
         self._pause = 1.0 / settings.rate
         self._left = int(settings.total_mb * _MEGABYTE)
 
-    def run(self, start: str, told: Callable[[int, int], None] | None) -> None:
+    def run(self, start: str) -> None:
         """Visit pages until none, or no allowance, is left."""
         try:
             rules = self._rules()
@@ -202,8 +201,6 @@ class _Walk:
                 if link not in seen:
                     seen.add(link)
                     queue.append(link)
-            if told is not None:
-                told(asked, min(asked + len(queue), self.settings.pages))
 
     def _rules(self) -> Protego | None:
         """What robots.txt says; nothing where there is none. A server that fails allows nothing (RFC 9309, 2.3.1)."""

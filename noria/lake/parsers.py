@@ -40,18 +40,17 @@ PARSERS: Mapping[str, Parser] = {
 """Kind of source to the reader of its files; `sql` has no files."""
 
 
-def parser(source: SourceSettings, kind: str | None = None) -> Parser:
-    """The reader of a source's files with the source's options; it can be pickled, to run in another process.
+def parser(source: SourceSettings, kind: str | None = None) -> partial[Iterator[Item]]:
+    """The reader of a source's files and its options by name, all plain values, so that it can run in another process.
 
     `kind` is that of one file where the files of a source differ, as those of a site do.
     """
     kind = kind or source.kind
-    if kind == "xml" and source.record:
-        return partial(xml_rows, record=source.record)
     if kind == "html" and source.main:
-        return main_sections
-    if source.assistants and kind == "chat":
-        return partial(chat_rows, assistants=source.assistants)
-    if source.assistants and kind == "mbox":
-        return partial(mbox_rows, assistants=source.assistants)
-    return PARSERS[kind]
+        return partial(main_sections)
+    options: dict[str, str | tuple[str, ...]] = {}
+    if kind == "xml" and source.record:
+        options["record"] = source.record
+    if kind in ("chat", "mbox") and source.assistants:
+        options["assistants"] = source.assistants
+    return partial(PARSERS[kind], **options)

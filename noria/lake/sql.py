@@ -26,7 +26,7 @@ SPOOL_BYTES = 64 << 20
 FETCH = 1000
 """Rows that are fetched from a server at a time."""
 
-_AS_WRITTEN = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
+_TIMES = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
 """Types of PostgreSQL that are taken as the server writes them: `infinity` and years past 9999 are no Python dates."""
 
 
@@ -83,7 +83,8 @@ def ask(url: str, query: str, root: Path, where: str) -> Answer:
         ) from error
     try:
         with engine.connect() as connection:
-            _prepare(connection)
+            _only_read(connection)
+            _as_written(connection)
             streaming = connection.execution_options(stream_results=True, yield_per=FETCH)
             with closing(streaming.execute(text(query))) as result:
                 if not result.returns_rows:
@@ -100,18 +101,21 @@ def ask(url: str, query: str, root: Path, where: str) -> Answer:
         raise Invalid(f"the query failed: {getattr(error, 'orig', error)}", "correct the query", where=where) from error
 
 
-def _prepare(connection: Connection) -> None:
-    """PostgreSQL: read only, times in UTC and as written."""
-    if connection.dialect.name != "postgresql":
-        return
-    connection.exec_driver_sql("set session characteristics as transaction read only")
-    connection.exec_driver_sql("set time zone 'UTC'")
-    connection.commit()
+def _only_read(connection: Connection) -> None:
+    """Have PostgreSQL refuse to write, and tell times in UTC."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("set session characteristics as transaction read only")
+        connection.exec_driver_sql("set time zone 'UTC'")
+        connection.commit()
+
+
+def _as_written(connection: Connection) -> None:
+    """Take times as PostgreSQL writes them; without psycopg they are Python's."""
     adapters = getattr(connection.connection.driver_connection, "adapters", None)
-    if adapters is not None:
+    if connection.dialect.name == "postgresql" and adapters is not None:
         from psycopg.types.string import TextLoader
 
-        for name in _AS_WRITTEN:
+        for name in _TIMES:
             adapters.register_loader(name, TextLoader)
 
 

@@ -57,11 +57,12 @@ class Quiet:
 
 
 class Project:
-    """A folder with a noria.toml and one source."""
+    """A folder with a noria.toml and one source, or with a noria.toml of its own."""
 
-    def __init__(self, root: Path, source: str) -> None:
-        self.root = root
-        (root / "noria.toml").write_text(f'{HEAD}[[sources]]\nname = "data"\n{source}\n')
+    def __init__(self, root: Path, source: str | None, task: str = "help") -> None:
+        self.root, self.task = root, task
+        if source is not None:
+            (root / "noria.toml").write_text(f'{HEAD}[[sources]]\nname = "data"\n{source}\n')
 
     @property
     def platform(self) -> Platform:
@@ -74,13 +75,14 @@ class Project:
         return load(self.root / "noria.toml")
 
     def observed(self) -> JsonValue:
-        return collect.observes(Look(self.platform, "help", self.settings.tasks["help"], {}))
+        return collect.observes(Look(self.platform, self.task, self.settings.tasks[self.task], {}))
 
     def run(self, observed: JsonValue = None) -> dict[str, list[dict[str, Any]]]:
         out = self.root / "out"
         out.mkdir(exist_ok=True)
         seen = self.observed() if observed is None else observed
-        collect.work(Work(self.platform, "help", self.settings.tasks["help"], "c", {}, seen, out, Quiet()))
+        task = self.settings.tasks[self.task]
+        collect.work(Work(self.platform, self.task, task, "c", {}, seen, out, Quiet()))
         return {file.stem: pq.read_table(file).to_pylist() for file in out.glob("*.parquet")}
 
 
