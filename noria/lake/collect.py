@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from noria.errors import Conflict
 from noria.lake.contained import Reader
+from noria.lake.crawl import crawl
 from noria.lake.kept import alone
 from noria.lake.parquet import DOCUMENTS, QUARANTINE, Rows, write_traffic
 from noria.lake.read import Found, Place, check, find, read
@@ -44,6 +45,8 @@ def observes(look: Look) -> JsonValue:
     for source in sources_of(look.task, settings):
         place = Place(source, settings)
         with alone(place.folder):
+            if source.kind == "html" and source.url:
+                crawl(source.url, source.crawl, place.site)
             seen += _seen(source.name, find(place))
     return {"sources": [list(row) for row in sorted(seen)], "traffic": traffic.mark()}
 

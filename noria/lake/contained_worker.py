@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -55,7 +56,7 @@ def _job(line: bytes, out: BinaryIO) -> tuple[Job, Parser]:
     job = Job.of(line)
     sys.path[:] = job.path
     module, _, name = job.parser.partition(":")
-    parser: Parser = getattr(import_module(module), name)
+    parser: Parser = partial(getattr(import_module(module), name), **job.options)
     _bound_memory(job.limits.memory_mb << 20)
     _say(out, {"ready": True})
     return job, parser
@@ -84,8 +85,15 @@ def _read(job: Job, parser: Parser, path: str, out: BinaryIO) -> None:
         _say(out, {"fault": f"its reader failed: {said}", "offset": maker.offset})
     else:
         first = maker.first or Fault(0, "")
-        counts = {"documents": maker.documents, "quarantined": maker.quarantined, "skipped": dict(maker.skipped)}
-        told = {"encoding": "" if job.kind in BINARY else recoder.told(), "columns": dict(maker.columns.types)}
+        counts: dict[str, JsonValue] = {
+            "documents": maker.documents,
+            "quarantined": maker.quarantined,
+            "skipped": dict(maker.skipped),
+        }
+        told: dict[str, JsonValue] = {
+            "encoding": "" if job.kind in BINARY else recoder.told(),
+            "columns": dict(maker.columns.types),
+        }
         _say(out, {"digest": digest, **counts, **told, "offset": first.offset, "reason": first.reason})
 
 

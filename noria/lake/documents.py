@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 
@@ -14,6 +14,9 @@ from noria.lake.columns import Columns, holds
 from noria.lake.limited import FREE, Limits, TooMuch
 from noria.lake.rows import Fault, Item, Row, Skip, broken
 from noria.names import digest_of
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 ROWS = pa.schema(
     [
@@ -45,6 +48,8 @@ class Job:
     columns: Mapping[str, str] | None
     encoding: str | None
     limits: Limits
+    options: Mapping[str, JsonValue] = field(default_factory=dict)
+    """What the parser is told beside the bytes, by name."""
 
     def line(self) -> bytes:
         """The job as a JSON line."""

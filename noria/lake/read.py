@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 from math import inf
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from noria.errors import Conflict, Invalid
 from noria.lake import parsers, sql
 from noria.lake.columns import MOST, shown, union
 from noria.lake.contained import Outcome, Reader
+from noria.lake.crawl import kept as kept_pages
 from noria.lake.documents import Job, Maker, identity
 from noria.lake.kept import Entry, Kept, Pack
 from noria.lake.limited import Limits
@@ -41,6 +43,8 @@ class Found:
     file: File
     digest: str
     answer: sql.Answer | None = None
+    kind: str = ""
+    """Kind of a page of a site; otherwise it is the source's."""
 
     @property
     def seen(self) -> list[JsonValue]:
@@ -58,6 +62,11 @@ class Place:
 
     def __post_init__(self) -> None:
         self.folder = self.settings.state / "read" / self.source.name
+
+    @property
+    def site(self) -> Path:
+        """Where the pages of a site are kept between two crawls."""
+        return self.folder / "site"
 
     def line(self, *key: str) -> str:
         """`noria.toml:LINE` of one of the source's keys."""
@@ -78,6 +87,12 @@ def find(place: Place) -> list[Found]:
     if source.kind == "sql":
         answer = sql.ask(place.source, place.settings.root, place.folder, place.line("url"))
         return [Found(File(answer.name, "", 0, "", 0.0), answer.digest, answer)]
+    if source.kind == "html" and source.url:
+        pages = ((page, file.stat().st_size, file) for page, file in kept_pages(place.site))
+        return [
+            Found(File(page.url, str(file), size, page.digest, inf), page.digest, kind=page.kind)
+            for page, size, file in pages
+        ]
     pattern, store = source.path or "", place.store()
     if store is not None:
         files = store.files(source.limits.file_mb)
@@ -226,8 +241,8 @@ def read(place: Place, found: list[Found], reader: Reader, told: Callable[[int, 
     for number, each in enumerate(found):
         if each.file.refused:
             fault = Outcome(0, each.file.refused, whole=True, passing=True, quarantined=1)
-            entries[number] = _entry(each, key, fault)
-        elif same := kept.find(key, each.digest):
+            entries[number] = _entry(each, key + each.kind, fault)
+        elif same := kept.find(key + each.kind, each.digest):
             entries[number] = replace(same, name=each.file.name)
     rest = [number for number in range(len(found)) if number not in entries]
     done = len(entries)
@@ -237,14 +252,14 @@ def read(place: Place, found: list[Found], reader: Reader, told: Callable[[int, 
             each, done = found[number], done + 1
             if outcome.digest not in ("", each.digest):
                 raise _conflict(each.file.name)
-            entries[number] = _entry(each, key, outcome, pack)
+            entries[number] = _entry(each, key + each.kind, outcome, pack)
     now = [entries[number] for number in range(len(found))]
     kept.save(now)
     shutil.rmtree(place.folder / "fetched", ignore_errors=True)
     return Reading(place, kept, changed(before, {entry.name: entry.digest for entry in now}), columns)
 
 
-_PARSING = {"name", "kind", "map", "columns", "encoding", "limits"}
+_PARSING = {"name", "kind", "map", "columns", "encoding", "limits", "record", "main", "assistants"}
 """Settings that change what the rows of a file are."""
 
 
@@ -259,20 +274,25 @@ def _entry(found: Found, key: str, told: Outcome, pack: Pack | None = None) -> E
 
 def _parsed(place: Place, found: list[Found], reader: Reader, pack: Pack) -> Iterator[Outcome]:
     """What became of each; their rows go into the pack."""
-    source = place.source
-    parser = parsers.PARSERS.get(source.kind)
-    named = f"{parser.__module__}:{parser.__qualname__}" if parser is not None else ""
+    store = place.store()
+    for kind, alike in groupby(found, key=lambda each: each.kind or place.source.kind):
+        job = _job(place.source, kind)
+        while group := list(islice(alike, _GROUP)):
+            if group[0].answer is not None:
+                yield from (_taken(each.answer, job, pack) for each in group if each.answer is not None)
+                continue
+            files = [(_local(each, store, place), each.file.size) for each in group]
+            yield from reader.read(job, files, pack.add)
+
+
+def _job(source: SourceSettings, kind: str) -> Job:
+    named, options = "", {}
+    if kind != "sql":
+        parser = parsers.parser(source, kind)
+        named, options = f"{parser.func.__module__}:{parser.func.__qualname__}", dict(parser.keywords)
     limits = Limits(**source.limits.model_dump())
     needs = {str(name): column for name, column in source.map.items()}
-    job = Job(list(sys.path), named, source.kind, source.name, needs, source.columns, source.encoding, limits)
-    store = place.store()
-    for begin in range(0, len(found), _GROUP):
-        group = found[begin : begin + _GROUP]
-        if group[0].answer is not None:
-            yield from (_taken(each.answer, job, pack) for each in group if each.answer is not None)
-            continue
-        paths = [_local(each, store, place) for each in group]
-        yield from reader.read(job, [(path, each.file.size) for path, each in zip(paths, group, strict=True)], pack.add)
+    return Job(list(sys.path), named, kind, source.name, needs, source.columns, source.encoding, limits, options)
 
 
 def _local(found: Found, store: Store | None, place: Place) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,17 +21,41 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable
 
 Mark = int | float | str | datetime | date | Decimal
-_READ = {"int": int, "float": float, "str": str, "Decimal": Decimal, "datetime": datetime.fromisoformat,
-         "date": date.fromisoformat}  # fmt: skip
+_READ: Mapping[str, Callable[[str], Mark]] = {
+    "int": int, "float": float, "str": str, "Decimal": Decimal, "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+}  # fmt: skip
 
 
-def fetch(connection: Connection, query: Executable, where: str) -> list[dict[str, str]]:
-    """The rows of a query, every value as text. Raises Invalid where it has none to give."""
-    result = connection.execute(query)
-    if not result.returns_rows:
-        raise Invalid("the query returns no rows", "write a select", where=where)
-    columns = [str(column) for column in result.keys()]  # noqa: SIM118 - a result is no mapping
-    return [dict(zip(columns, map(as_text, row), strict=True)) for row in result]
+FETCH = 1000
+"""Rows that are fetched from a server at a time."""
+
+_TIMES = ("date", "time", "timetz", "timestamp", "timestamptz", "interval")
+"""Types of PostgreSQL that are taken as the server writes them: `infinity` and years past 9999 are no Python dates."""
+
+
+def fetch(connection: Connection, query: Executable, where: str) -> Iterator[dict[str, str]]:
+    """The rows of a query as they come, every value as text. Raises Invalid where it has none to give."""
+    _as_written(connection)
+    streaming = connection.execution_options(stream_results=True, yield_per=FETCH)
+    with closing(streaming.execute(query)) as result:
+        if not result.returns_rows:
+            raise Invalid("the query returns no rows", "write a select", where=where)
+        columns = [str(column) for column in result.keys()]  # noqa: SIM118 - a result is no mapping
+        if twice := [column for column, count in Counter(columns).items() if count > 1]:
+            raise Invalid(f"two columns are called '{twice[0]}'", "rename one: select … as …", where=where)
+        for row in result:
+            yield dict(zip(columns, map(as_text, row), strict=True))
+
+
+def _as_written(connection: Connection) -> None:
+    """Take times as PostgreSQL writes them; without psycopg they are Python's."""
+    adapters = getattr(connection.connection.driver_connection, "adapters", None)
+    if connection.dialect.name == "postgresql" and adapters is not None:
+        from psycopg.types.string import TextLoader
+
+        for name in _TIMES:
+            adapters.register_loader(name, TextLoader)
 
 
 def newer(connection: Connection, source: SourceSettings, address: str, kept: Path, where: str) -> list[dict[str, str]]:
@@ -56,7 +83,7 @@ def newer(connection: Connection, source: SourceSettings, address: str, kept: Pa
             old, rows = None, []
     # Nothing that comes in meanwhile: it is for the next time.
     span = and_(growing > old, growing <= top) if old is not None else or_(growing <= top, growing.is_(None))
-    fresh = fetch(connection, select(text("*")).select_from(inner).where(span), where)
+    fresh = list(fetch(connection, select(text("*")).select_from(inner).where(span), where))
     rows += fresh
     if fresh or old is None:
         _save(kept, key, top, rows)

@@ -7,7 +7,7 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
-from noria.settings.source import ColumnType, FileLimits, SourceSettings
+from noria.settings.source import ColumnType, CrawlSettings, FileLimits, SourceSettings
 from noria.settings.task import (
     Action,
     ArmSettings,
@@ -30,6 +30,7 @@ __all__ = [
     "ColumnType",
     "ComparisonSettings",
     "ContextSettings",
+    "CrawlSettings",
     "Detector",
     "EngineSettings",
     "FileLimits",

@@ -17,7 +17,7 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
-from noria.settings.source import FileLimits, SourceSettings
+from noria.settings.source import CrawlSettings, FileLimits, SourceSettings
 from noria.settings.task import (
     ArmSettings,
     ContextSettings,
@@ -160,6 +160,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "runtime": RuntimeSettings,
     "engines": EngineSettings,
     "sources": SourceSettings,
+    "crawl": CrawlSettings,
     "tasks": TaskSettings,
     "judges": JudgeSettings,
     "examples": JudgeExample,

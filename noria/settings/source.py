@@ -27,11 +27,29 @@ class FileLimits(Table):
     """How many times its size a file may unpack to, and its rows may take; the first 16 MiB are free."""
 
 
+class CrawlSettings(Table):
+    """crawl of a source: how to go through the site at its url, below the path of the url."""
+
+    rate: float = Field(default=1.0, gt=0.0, le=100.0)
+    """Requests a second at most; a crawl-delay in robots.txt counts where it asks for fewer."""
+    pages: int = Field(default=1000, ge=1)
+    """Most pages that are asked for in one crawl."""
+    page_mb: float = Field(default=10.0, gt=0.0)
+    """Largest page, in megabytes; larger ones are left out."""
+    total_mb: float = Field(default=500.0, gt=0.0)
+    """A crawl ends once it has read this much, in megabytes."""
+    timeout_s: float = Field(default=30.0, gt=0.0)
+    """Seconds for one page, from the request to its last byte."""
+
+
 class SourceSettings(Table):
     """[[sources]]: where raw data comes from."""
 
     name: Name
-    kind: Literal["csv", "json", "jsonl", "yaml", "html", "sql", "text"]
+    kind: Literal[
+        "chat", "csv", "docx", "html", "huggingface", "json", "jsonl", "markdown", "mbox", "parquet", "pdf", "sql",
+        "text", "tsv", "xml", "yaml",
+    ]  # fmt: skip
     path: str | None = None
     """A file or a pattern, from the project's folder or with `s3://`, `abfs://` or another of fsspec's protocols."""
     storage: dict[str, str | int | bool] = Field(default_factory=dict)
@@ -44,6 +62,13 @@ class SourceSettings(Table):
     """Of its files; found out without it."""
     columns: dict[str, ColumnType] | None = None
     """The columns that its rows have, no more and no less."""
+    crawl: CrawlSettings = Field(default_factory=CrawlSettings)
+    record: str | None = Field(default=None, min_length=1)
+    """Element of an XML file that is a row; without it the repeated one."""
+    main: bool = False
+    """Whether to keep the main text of web pages only, as trafilatura finds it."""
+    assistants: tuple[str, ...] = ()
+    """Who answers in chats and e-mail, by name, id or address; without it everybody but who began."""
     map: dict[Literal["question", "answer", "conversation"], str] = Field(default_factory=dict)
     slice: Name = "task"
     """Rows of another slice than `task` are guarded: a candidate may not lose there."""
@@ -57,10 +82,15 @@ class SourceSettings(Table):
     def _complete(self) -> Self:
         if self.kind == "sql" and not (self.url and self.query):
             raise ValueError("a source of kind sql needs url and query")
-        if self.kind != "sql" and not self.path:
+        if self.kind == "html" and bool(self.path) == bool(self.url):
+            raise ValueError("a source of kind html needs path or url, and not both")
+        if self.kind == "html" and self.url and not self.url.startswith(("http://", "https://")):
+            raise ValueError("the url of a site begins with http:// or https://")
+        if self.kind not in ("sql", "html") and not self.path:
             raise ValueError(f"a source of kind {self.kind} needs path")
         if self.watermark and self.kind != "sql":
             raise ValueError("a watermark is a column of a query: only a source of kind sql has one")
+        self._options()
         if self.map and not {"question", "answer"} <= self.map.keys():
             raise ValueError("map needs question and answer")
         if self.columns is not None and (missing := set(self.map.values()) - self.columns.keys()):
@@ -71,3 +101,10 @@ class SourceSettings(Table):
             except LookupError:
                 raise ValueError(f"there is no encoding '{self.encoding}'") from None
         return self
+
+    def _options(self) -> None:
+        """Refuse an option that says nothing for this kind."""
+        kinds = {"record": ("xml",), "main": ("html",), "crawl": ("html",), "assistants": ("chat", "mbox")}
+        for name, served in kinds.items():
+            if name in self.model_fields_set and self.kind not in served:
+                raise ValueError(f"{name} is for kind {' and '.join(served)}, not {self.kind}")
