@@ -8,38 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
+from noria.datasets.schema import DOCUMENTS, EXAMPLES, SIDES, files_of, open_part
 from noria.types import Document, Example, Feedback, Interaction, Split
 
-DOCUMENT_COLUMNS = ("id", "source", "text", "fields", "conversation", "file", "offset", "digest")
-"""Columns of `documents.parquet`; `fields` is JSON text, `offset` an integer, all others are strings."""
-
-EXAMPLES = pa.schema(
-    [
-        ("id", pa.string()),
-        ("origin", pa.string()),
-        ("slice", pa.string()),
-        ("conversation", pa.string()),
-        ("messages", pa.string()),
-        ("context", pa.string()),
-        ("target", pa.string()),
-        ("split", pa.string()),
-        ("document", pa.string()),
-    ]
-)
-"""Columns of `noria.types.Example`; `messages` is JSON text."""
-
-SIDES = pa.schema([("member", pa.string()), ("side", pa.string())])
+_BATCH = 4096
 
 
 def read_documents(file: Path, sources: Sequence[str]) -> Iterator[Document]:
     """The documents of these sources, in order of their ids."""
-    table = pq.read_table(file, filters=[("source", "in", list(sources))], partitioning=None)
-    for batch in table.sort_by("id").to_batches(max_chunksize=4096):
-        for row in batch.to_pylist():
-            yield Document(**{**row, "fields": json.loads(row["fields"])})
+    wanted = pa.array(sources, pa.string())
+    for part in files_of(file):
+        for batch in open_part(part, DOCUMENTS).iter_batches(_BATCH, columns=DOCUMENTS.names):
+            mine = batch.filter(pc.is_in(batch.column("source"), value_set=wanted))
+            for row in mine.to_pylist():
+                yield Document(**{**row, "fields": json.loads(row["fields"])})
 
 
 def read_interactions(file: Path) -> list[Interaction]:
@@ -62,7 +48,7 @@ def write_examples(examples: Iterable[Example], file: Path) -> None:
 
 def read_examples(file: Path) -> list[Example]:
     """Read back what `write_examples` wrote."""
-    rows = pq.read_table(file, partitioning=None).to_pylist()
+    rows = open_part(file, EXAMPLES).read().to_pylist()
     return [Example(**{**row, "messages": json.loads(row["messages"])}) for row in rows]
 
 
@@ -74,13 +60,13 @@ def write_sides(sides: Mapping[str, Split], file: Path) -> None:
 
 def read_sides(file: Path) -> dict[str, Split]:
     """Read back what `write_sides` wrote."""
-    table = pq.read_table(file, partitioning=None)
+    table = open_part(file, SIDES).read()
     return dict(zip(table["member"].to_pylist(), table["side"].to_pylist(), strict=True))
 
 
 def write_table(table: pa.Table, key: str, file: Path) -> None:
     """Write one Parquet file, sorted by `key`, in one chunk: the bytes do not depend on how the rows came."""
-    table = table.sort_by(key).combine_chunks().replace_schema_metadata(None)
+    table = table.sort_by(key).combine_chunks()
     pq.write_table(table, file, compression="zstd")
 
 
