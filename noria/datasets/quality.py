@@ -129,7 +129,7 @@ def gopher(
     min_stop_words: int,
     stop_words: Mapping[str, Sequence[str]],
 ) -> Opened:
-    """Step `gopher`: drop documents that break one of the quality rules."""
+    """Step `gopher`: drop documents that break a quality rule; English stop words are good in any language."""
     known = {code: frozenset(found) for code, found in {**STOP_WORDS, **stop_words}.items()}
 
     def words_are_good(text: str) -> bool:
@@ -154,16 +154,22 @@ def gopher(
         return lambda: drop
 
     def opened() -> Step:
+        import numpy as np
+        import pyarrow as pa
+
         model = Model()
 
         def step(texts: Texts) -> Texts:
             texts = drop(texts)
-            if not len(texts):
-                return texts
-            found, _ = model.classify(texts.text, _HEAD)
-            codes = [model.codes[number] for number in found.tolist()]
-            pairs = zip(texts.text.to_pylist(), codes, strict=True)
-            return texts.only([code not in known or _has(text, known[code], min_stop_words) for text, code in pairs])
+            kept = np.array([_has(text, known["en"], min_stop_words) for text in texts.text.to_pylist()], dtype=bool)
+            # Only texts without English stop words are worth the question which language they are in.
+            rest = texts.text.filter(pa.array(~kept))
+            found, _ = model.classify(rest, _HEAD)
+            kept[~kept] = [
+                (code := model.codes[number]) not in known or _has(text, known[code], min_stop_words)
+                for text, number in zip(rest.to_pylist(), found.tolist(), strict=True)
+            ]
+            return texts.only(kept)
 
         return step
 

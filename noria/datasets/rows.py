@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
-from noria.datasets.schema import DOCUMENTS, EXAMPLES, SIDES, files_of, open_part
+from noria.datasets.schema import DOCUMENTS, EXAMPLES, SIDES, check, files_of, open_part
 from noria.types import Document, Example, Feedback, Interaction, Split
 
 _BATCH = 4096
@@ -43,7 +43,7 @@ def write_examples(examples: Iterable[Example], file: Path) -> None:
     rows = [example.model_dump(mode="json") for example in examples]
     for row in rows:
         row["messages"] = json.dumps(row["messages"], ensure_ascii=False)
-    write_table(pa.Table.from_pylist(rows, schema=EXAMPLES), "id", file)
+    write_table(pa.Table.from_pylist(rows, schema=EXAMPLES), EXAMPLES, "id", file)
 
 
 def read_examples(file: Path) -> list[Example]:
@@ -55,7 +55,7 @@ def read_examples(file: Path) -> list[Example]:
 def write_sides(sides: Mapping[str, Split], file: Path) -> None:
     """Write which side each member was assigned to."""
     rows = [{"member": member, "side": side} for member, side in sides.items()]
-    write_table(pa.Table.from_pylist(rows, schema=SIDES), "member", file)
+    write_table(pa.Table.from_pylist(rows, schema=SIDES), SIDES, "member", file)
 
 
 def read_sides(file: Path) -> dict[str, Split]:
@@ -64,10 +64,13 @@ def read_sides(file: Path) -> dict[str, Split]:
     return dict(zip(table["member"].to_pylist(), table["side"].to_pylist(), strict=True))
 
 
-def write_table(table: pa.Table, key: str, file: Path) -> None:
-    """Write one Parquet file, sorted by `key`, in one chunk: the bytes do not depend on how the rows came."""
-    table = table.sort_by(key).combine_chunks()
-    pq.write_table(table, file, compression="zstd")
+def write_table(table: pa.Table, schema: pa.Schema, key: str, file: Path) -> None:
+    """Write one Parquet file, sorted by `key`, in one chunk: the bytes do not depend on how the rows came.
+
+    Raises Invalid when the columns are not those of the schema.
+    """
+    check(table.schema, schema, f"'{file.name}'")
+    pq.write_table(table.sort_by(key).combine_chunks(), file, compression="zstd")
 
 
 def write_json(value: JsonValue, file: Path) -> None:
