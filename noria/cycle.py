@@ -28,7 +28,7 @@ from noria.types import Artifact, Cycle, Decision, new_id
 
 STAGES = (
     Stage("sources", collect.work, params=collect.params, observes=collect.observes, version="2"),
-    Stage("documents", clean.work, reads=("sources",), params=clean.params),
+    Stage("documents", clean.work, reads=("sources",), params=clean.params, version="2"),
     Stage("dataset", examples.work, reads=("sources", "documents"), params=examples.params, observes=examples.observes),
     Stage("features", tokenise.work, reads=("dataset",), params=tokenise.params),
     Stage("adapter", adapter.work, reads=("features",), params=adapter.params, observes=adapter.observes),

@@ -20,6 +20,7 @@ from noria.datasets.rows import (
     write_json,
     write_sides,
 )
+from noria.datasets.schema import rows_of
 from noria.datasets.scrub import Scrubber
 from noria.datasets.shingles import words
 from noria.datasets.split import Sides, split
@@ -168,7 +169,7 @@ def _nothing(work: Work) -> Invalid:
 def _steps(work: Work, gathered: int, unique: int, rows: int) -> list[JsonValue]:
     """What every step took in and gave out, from the cleaning on."""
     before: list[JsonValue] = json.loads((work.folder("documents") / "steps.json").read_text(encoding="utf-8"))["steps"]
-    documents = pq.read_metadata(work.folder("documents") / "documents.parquet").num_rows
+    documents = rows_of(work.folder("documents") / "documents.parquet")
     # Interactions that nobody commented teach nothing; counting them would make another dataset of every request.
     said = pq.read_metadata(work.folder("sources") / "feedback.parquet").num_rows
     counts = [

@@ -1,8 +1,17 @@
 """noria.toml and the environment, typed. The only room that reads the environment."""
 
-from noria.settings.base import Address, Name, Share, Table
+from noria.settings.base import Address, Name, Share, Table, known
+from noria.settings.clean import (
+    CLEANING,
+    STEPS,
+    BoilerplateStep,
+    CleanStep,
+    LanguageStep,
+    MissingStep,
+    options_of,
+)
 from noria.settings.environment import child_environment, engine_key, environment, export
-from noria.settings.file import Settings, find, known, line_of, load
+from noria.settings.file import Settings, find, line_of, load
 from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
@@ -24,9 +33,13 @@ from noria.settings.task import (
 )
 
 __all__ = [
+    "CLEANING",
+    "STEPS",
     "Action",
     "Address",
     "ArmSettings",
+    "BoilerplateStep",
+    "CleanStep",
     "ColumnType",
     "ComparisonSettings",
     "ContextSettings",
@@ -40,9 +53,11 @@ __all__ = [
     "JudgeExample",
     "JudgeSettings",
     "LabelSettings",
+    "LanguageStep",
     "LightSettings",
     "LimitSettings",
     "Method",
+    "MissingStep",
     "Name",
     "Need",
     "PriceSettings",
@@ -65,4 +80,5 @@ __all__ = [
     "known",
     "line_of",
     "load",
+    "options_of",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import difflib
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,3 +22,9 @@ class Table(BaseModel):
     """A table of noria.toml: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def known(word: str, words: Sequence[str] | dict[str, Any] | set[str]) -> str:
+    """A hint that names the nearest known word, or all of them."""
+    near = difflib.get_close_matches(word, list(words), n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(sorted(words)) or 'none'}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from noria.errors import Invalid, NotFound
-from noria.settings.base import FORMS, Name, Table
+from noria.settings.base import FORMS, Name, Table, known
 from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
@@ -74,12 +73,6 @@ class Settings(Table):
         return f"{self.file.name}:{line_of(self.file.read_text(), path)}"
 
 
-def known(word: str, words: Sequence[str] | dict[str, Any] | set[str]) -> str:
-    """A hint that names the nearest known word, or all of them."""
-    near = difflib.get_close_matches(word, list(words), n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(sorted(words)) or 'none'}"
-
-
 def load(file: Path) -> Settings:
     """Read and check noria.toml; raises NotFound or Invalid with the line of the first fault."""
     file = file.resolve()
@@ -138,7 +131,10 @@ def _fault(error: ValidationError, text: str, name: str) -> Invalid:
         return Invalid(f"unknown key '{dotted}'", known(path[-1], _keys_beside(path)), where=where)
     if first["type"] == "missing":
         return Invalid(f"'{dotted}' is missing", f"add {path[-1]} = …", where=where)
-    form = FORMS.get(first.get("ctx", {}).get("pattern", ""))
+    context = first.get("ctx", {})
+    if first["type"] == "clean":
+        return Invalid(f"'{dotted}': {context['fact']}", context["hint"], where=where)
+    form = FORMS.get(context.get("pattern", ""))
     reason = "not of the right form" if form else first["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(value, dict) else f" (it is '{value}')"
     return Invalid(f"'{dotted}': {reason}{shown}", form or "correct that line", where=where)

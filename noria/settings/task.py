@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from noria.settings.base import Name, Share, Table
+from noria.settings.clean import CLEANING, Cleaning
 from noria.settings.gateway import LimitSettings
 from noria.settings.labels import LabelSettings
 
@@ -156,6 +157,8 @@ class TaskSettings(Table):
     engine: Name
     system: str | None = None
     context: ContextSettings | None = None
+    clean: Cleaning = CLEANING
+    """The steps that make documents of what the sources gave, in order."""
     recipe: RecipeSettings = RecipeSettings()
     metrics: tuple[str, ...] = ("token_f1", "rouge_l", "exact_match")
     gate: GateSettings = GateSettings()
