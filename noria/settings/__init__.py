@@ -7,6 +7,7 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
+from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
 from noria.settings.source import SourceSettings
 from noria.settings.task import (
     Action,
@@ -42,12 +43,15 @@ __all__ = [
     "Method",
     "Name",
     "Need",
+    "PersonalKind",
     "PriceSettings",
     "ProjectSettings",
     "RecipeSettings",
     "RecordSettings",
     "ReleaseSettings",
     "RuntimeSettings",
+    "ScrubAction",
+    "ScrubSettings",
     "Settings",
     "Share",
     "SourceSettings",

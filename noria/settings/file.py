@@ -17,6 +17,7 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
+from noria.settings.scrub import ScrubSettings
 from noria.settings.source import SourceSettings
 from noria.settings.task import (
     ArmSettings,
@@ -176,6 +177,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "labels": LabelSettings,
     "comparison": ComparisonSettings,
     "record": RecordSettings,
+    "scrub": ScrubSettings,
 }
 
 

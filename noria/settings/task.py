@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from noria.settings.base import Name, Share, Table
 from noria.settings.gateway import LimitSettings
 from noria.settings.labels import LabelSettings
+from noria.settings.scrub import ScrubSettings
 
 Detector = Literal["personal", "secrets", "injection", "unsafe"]
 Action = Literal["flag", "redact", "refuse"]
@@ -176,6 +177,7 @@ class TaskSettings(Table):
     lights: LightSettings | None = None
     labels: LabelSettings | None = None
     record: RecordSettings = RecordSettings()
+    scrub: ScrubSettings = ScrubSettings()
 
     @property
     def measured(self) -> tuple[str, ...]:

@@ -61,8 +61,12 @@ def scrub(text: str) -> tuple[str, dict[str, int]]:
 
     Doing it twice changes nothing more.
     """
-    findings = find_all(text)
-    return replaced(text, findings, lambda finding, _: f"<{finding.kind}>"), counted(findings)
+    counts: Counter[str] = Counter()
+    # What was taken out may have stood between a number and the word that tells what it is.
+    while findings := find_all(text):
+        counts.update(counted(findings))
+        text = replaced(text, findings, lambda finding, _: f"<{finding.kind}>")
+    return text, dict(counts)
 
 
 def replaced(text: str, findings: Iterable[Finding], by: Callable[[Finding, str], str]) -> str:
