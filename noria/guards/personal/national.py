@@ -286,7 +286,7 @@ RULES: Final = (
                                        "99 99 99 999 99", "999999-999-99", "999999 999 99", "99.99.99.999.99",
                                        "999999-999.99")),
     Rule("pt.nif", _pt_nif, (), (_NINE, "999 999 999", "999.999.999"), r"nif|contribuinte|fiscal"),
-    Rule("se.person", _se_person, ("999999-9999", "99999999-9999", "999999+9999", "9" * 12, "999999 - 9999"), (_TEN,),
+    Rule("se.person", _se_person, ("999999-9999", "99999999-9999", "999999+9999", "9" * 12, _TEN, "999999 - 9999"), (),
          r"personnummer|person-?nr|pnr|samordning|födelse"),
     Rule("dk.cpr", _dk_cpr, ("999999-9999", "99 99 99-9999"), (_TEN, "999999 9999"), r"cpr|person-?nummer|person-?nr"),
     Rule("dk.cpr_2007", _dk_day, (), (_TEN, "999999-9999", "999999 9999", "99 99 99-9999"),

@@ -20,7 +20,11 @@ _SPELT = re.compile(
 _IP4 = re.compile(r"[0-9](?<![\w.-][0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![\w-]|\.[0-9])")
 _IP6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{0,4}|[0-9.]{7,15})(?![\w:])")
 _MAC = re.compile(r"(?<![\w:.-])[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![\w:-])")
-_NUMBERED = re.compile(r"(?:versions?|release|v|ver\.?|sections?|chapter|§)\s*$", re.IGNORECASE)
+_NUMBERED = re.compile(
+    r"(?<![^\W_])(?:vers[iij]\w*|wersj\w*|release|v|ver\.?|sections?|chapter|abschnitt|kapitel|chapitre|cap[ií]tulo"
+    r"|capitolo|rozdzia\w*|firmware|build)\s*$|§\s*$",
+    re.IGNORECASE,
+)
 _LINE_START = re.compile(r"(?:^|\n)[ \t]*$")
 _BEFORE = 30
 _SMALL: Final = 30

@@ -45,6 +45,10 @@ ST:25 SV:28 TL:23 TN:24 TR:26 UA:29 VA:22 VG:24 XK:20 YE:30
 IBAN_LENGTHS: Final = {part[:2]: int(part[3:]) for part in _REGISTRY.split()}
 """Characters of an account number by country: the IBAN registry (ISO 13616, SWIFT)."""
 
+_NETWORKS = re.compile(
+    r"4\d{12}(?:\d{3}|\d{6})?|5[0-8]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
+    r"|3(?:0[0-5]|[689]\d)\d{11}|35\d{14}|6\d{12,18}"
+)
 _FORM = str.maketrans("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", "9" * 10 + "A" * 52)
 """A number's form: 9 for each digit, A for each letter."""
 _GAPS = str.maketrans("", "", " .-/+()")
@@ -65,8 +69,8 @@ class _Form(NamedTuple):
 
 
 def _card(compact: str) -> bool:
-    """Luhn and the first digits of the networks that are in use (ISO/IEC 7812-1)."""
-    return compact[0] in "3456" and luhn(compact) and len(set(compact)) > 1
+    """Luhn's digit, and first digits and lengths of networks that are in use (ISO/IEC 7812-1)."""
+    return _NETWORKS.fullmatch(compact) is not None and luhn(compact) and len(set(compact)) > 1
 
 
 _CARD = national.Rule("card", _card, _CARDS, kind="card")

@@ -9,6 +9,7 @@ from typing import Final
 
 PHONE: Final = re.compile(r"(?<![\w./+-])(?:\+|\(?\+?\d)[\d ()./-]{5,24}\d(?![\w-]|[.,:]\d)")
 _DATE = re.compile(r"\b(?:\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d{2})|\d{4}[./-]\d{1,2}[./-]\d{1,2})\b")
+_YEARS = re.compile(r"(?:1[89]|20)\d\d ?[-/] ?(?:1[89]|20)\d\d")
 _NORTH_AMERICA = re.compile(r"(?:1[ .-])?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4}")
 _PAIRS = re.compile(r"0[1-9](?:[ .-]\d{2}){4}")
 _TRUNK = re.compile(r"\(?0[1-9]\d{0,4}\)?(?:[ ./-]{1,3}\(?\d{2,8}\)?)+")
@@ -48,7 +49,13 @@ def phone(span: str, before: str) -> bool:
     if _PAIRS.fullmatch(span):
         return not OTHER.search(before)
     digits = sum(letter.isdigit() for letter in span)
-    if not 7 <= digits <= 15 or _DATE.search(span) or OTHER.search(before) or _ID_WORD.search(before):
+    if (
+        not 7 <= digits <= 15
+        or _DATE.search(span)
+        or OTHER.search(before)
+        or _ID_WORD.search(before)
+        or _YEARS.fullmatch(span)
+    ):
         return False
     if CALL.search(before):
         return True

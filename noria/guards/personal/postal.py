@@ -46,12 +46,13 @@ _STREETS = re.compile(
     re.VERBOSE,
 )
 _ENGLISH = re.compile(
-    rf"""
-    (?<![^\W_])(?:(?i:flat|apt\.?|unit|suite)[ ]\w{{1,5}},?[ ])?\d{{1,5}}[a-zA-Z]?,?[ ][A-Z0-9]{_WORDS}[ ]
+    r"""
+    (?<![^\W_])(?:(?i:flat|apt\.?|unit|suite)[ ]\w{1,5},?[ ])?\d{1,5}[a-zA-Z]?,?[ ]
+    (?:[A-Z0-9][\w.'’-]*[ ]){1,4}
     (?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Dr|Close|Court|Ct|Way|Place|Pl|Square|Sq|Gardens|Terrace|Crescent
         |Hill|Park|Boulevard|Blvd|Parkway|Pkwy|Circle|Cir|Mews|Row|Green)\b\.?
-    (?:,?[ ](?i:apt|suite|ste|unit|flat|\#)\.?[ ]?\w{{1,6}})?
-    (?:,?\s{{1,3}}[A-Z][\w.' -]{{1,30}}?){{0,3}},?\s{{1,3}}$
+    (?:,?[ ](?i:apt|suite|ste|unit|flat|\#)\.?[ ]?\w{1,6})?
+    (?:,?\s{1,3}[A-Z][\w.' -]{1,30}?){0,3},?\s{1,3}$
     """,
     re.VERBOSE,
 )
