@@ -25,6 +25,8 @@ _DIGITS = re.compile(
 _LETTERED = re.compile(r"[0-9](?:(?<=[A-Za-z][0-9])|(?<=[A-Z][ .-][0-9]))(?=[ .-]?[0-9A-Za-z]{1,2}[ .-]?[0-9A-Za-z])")
 """A digit that follows a letter: an account number or a national number with letters in front may hold it."""
 
+_WORDS = re.compile(r"[^\d\n]*")
+
 _FISCAL = re.compile(
     r"[A-Z]{3}[ ]?[A-Z]{3}[ ]?[0-9LMNPQRSTUV]{2}[ABCDEHLMPRST][0-9LMNPQRSTUV]{2}[ ]?[A-Z][0-9LMNPQRSTUV]{3}[ ]?[A-Z]",
     re.IGNORECASE,
@@ -80,14 +82,19 @@ def _forms() -> dict[str, tuple[_Form, ...]]:
     found: dict[str, list[_Form]] = {}
     for rule in (_CARD, *national.RULES):
         alternatives = f"{rule.words}|{national.ANY_WORDS}" if rule.words else national.ANY_WORDS
-        words = re.compile(rf"(?<![^\W_])(?:{alternatives})[^\d\n]{{0,24}}$", re.IGNORECASE)
+        words = re.compile(rf"\b(?:{alternatives})[^\d\n]{{0,24}}$")
         for shape in (*rule.sure, *rule.told):
             found.setdefault(shape, []).append(_Form(rule, shape in rule.sure, words))
     return {shape: tuple(forms) for shape, forms in found.items()}
 
 
 _FORMS: Final = _forms()
-_LENGTHS: Final = sorted({len(shape) for shape in _FORMS}, reverse=True)
+_KNOWN: Final = re.compile(
+    "(?:"
+    + "|".join(re.escape(shape) for shape in sorted(_FORMS, key=lambda each: (-len(each), each)))
+    + r")(?![9A_]|[.,-]9|-A)"
+)
+"""The longest known form at a place, where a number can end: no letter or digit follows, nor a part of a longer one."""
 _CARD_SHAPES: Final = frozenset(_CARDS)
 
 
@@ -118,38 +125,40 @@ def _shaped(text: str, start: int) -> Finding | _Wrong | None:
     """The longest number of a known form that begins here and is confirmed."""
     tail = text[start : start + _LONGEST]
     form = tail.translate(_FORM)
+    known = _KNOWN.match(form)
+    shape = known[0] if known else ""
     before: str | None = None
     card = 0
-    for length in _LENGTHS:
-        known = _FORMS.get(form[:length])
-        if known is None or not _ends(form, length):
-            continue
-        compact = tail[:length].translate(_GAPS).upper()
-        if before is None:
-            before = text[max(0, start - BEFORE) : start]
-        for rule, sure, words in known:
-            if not compact.isascii() or not rule.check(compact):
+    while shape:
+        compact = tail[: len(shape)].translate(_GAPS).upper()
+        for rule, sure, words in _FORMS[shape]:
+            if not (compact.isascii() and rule.check(compact)):
                 continue
-            if (sure and not (rule.kind != "card" and OTHER.search(before))) or words.search(before):
-                return Finding(kind=rule.kind, start=start, end=start + length, score=rule.score, rule=rule.name)
-        if form[:length] in _CARD_SHAPES:
-            card = card or length
+            before = _before(text, start) if before is None else before
+            if (sure and (rule.kind == "card" or not OTHER.search(before))) or words.search(before):
+                return Finding(kind=rule.kind, start=start, end=start + len(shape), score=rule.score, rule=rule.name)
+        card = card or (len(shape) if shape in _CARD_SHAPES else 0)
+        shape = _shorter(form, len(shape))
     return _Wrong(start + card) if card else None
 
 
-def _ends(form: str, length: int) -> bool:
-    """Whether a number can end here: no letter or digit follows, nor a part of a decimal or a longer code."""
-    after = form[length : length + 2]
-    if not after:
-        return True
-    return after[0] not in "9A_" and not (after[0] in ".,-" and after[1:] == "9") and after != "-A"
+def _shorter(form: str, length: int) -> str:
+    """The longest known form below this length, up to a gap; empty where there is none."""
+    ends = (end for end in range(length - 1, 6, -1) if form[end] in " /()")
+    return next((form[:end] for end in ends if form[:end] in _FORMS), "")
+
+
+def _before(text: str, start: int) -> str:
+    """The words before a number that may say what it is, in lower case: those of its line, up to another number."""
+    words = _WORDS.match(text[max(0, start - BEFORE) : start][::-1])
+    return words[0][::-1].lower() if words else ""
 
 
 def _phone(text: str, start: int) -> Finding | None:
     match = PHONE.match(text, start)
     if match is None:
         return None
-    if phone(match[0], text[max(0, start - BEFORE) : start]):
+    if phone(match[0], _before(text, start)):
         return Finding(kind="phone", start=start, end=match.end(), score=0.8, rule="phone")
     return None
 

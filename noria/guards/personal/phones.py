@@ -29,45 +29,42 @@ _CALL_WORDS = (
     r"|ll[aá]m\w*|número (?:es|de)|cellulare|chiam\w*|numero (?:è|di)|recapito|komórk\w*|zadzwo\w*|dzwoni\w*|numer"
     r"|kom|erreich\w*|contacto?|kontakt\w*|contatt\w*|contacter"
 )
-CALL: Final = re.compile(rf"(?<![^\W_])(?:{_CALL_WORDS})(?![^\W_])[^\d\n]{{0,24}}$", re.IGNORECASE)
-"""Words that announce a telephone number, before it."""
+CALL: Final = re.compile(rf"\b(?:{_CALL_WORDS})\b[^\d\n]{{0,24}}$")
+"""Words that announce a telephone number, before it, in lower case."""
 OTHER: Final = re.compile(
-    r"(?<![^\W_])(?:orders?|ticket|tracking|parcel|invoice|article|item|part|serial|case|isbn|issn|ean|gtin|sku|ref"
+    r"\b(?:orders?|ticket|tracking|parcel|invoice|article|item|part|serial|case|isbn|issn|ean|gtin|sku|ref"
     r"|reference|version|build|bestell\w*|auftrag\w*|rechnung\w*|sendung\w*|artikel\w*|vorgang\w*|serien\w*|commande"
     r"|facture|colis|suivi|article|référence|série|pedido|factura|envío|artículo|referencia|serie|ordine|fattura"
     r"|spedizione|articolo|riferimento|zamówieni\w*|faktur\w*|paczk\w*|przesyłk\w*|artykuł\w*|seryjny)"
     r"(?:\W{1,3}(?:number|no|nr|id|code|nummer|numéro|número|numero|numer|n°|nº|is|ist|de|est|es|è|to|lautet)){0,2}"
-    r"\W{0,3}$",
-    re.IGNORECASE,
+    r"\W{0,3}$"
 )
-"""Words that announce another number."""
-_ID_WORD = re.compile(r"(?<![^\W_])id\W{0,3}$", re.IGNORECASE)
+"""Words that announce another number, in lower case."""
+_ID_WORD = re.compile(r"\bid\W{0,3}$")
 
 
 def phone(span: str, before: str) -> bool:
-    """Whether what looks like a telephone number is one, given what stands before it."""
+    """Whether what looks like a telephone number is one, given what stands before it, in lower case."""
+    digits = sum(map(str.isdigit, span))
+    if not 7 <= digits <= 15:
+        return False
+    formed = digits >= 8 and _formed(span, digits)
+    if not formed and not CALL.search(before):
+        return False
     if _PAIRS.fullmatch(span):
         return not OTHER.search(before)
-    digits = sum(letter.isdigit() for letter in span)
-    if (
-        not 7 <= digits <= 15
-        or _DATE.search(span)
-        or OTHER.search(before)
-        or _ID_WORD.search(before)
-        or _YEARS.fullmatch(span)
-    ):
-        return False
-    if CALL.search(before):
-        return True
-    if digits < 8:
-        return False
+    return not (_DATE.search(span) or _YEARS.fullmatch(span) or OTHER.search(before) or _ID_WORD.search(before))
+
+
+def _formed(span: str, digits: int) -> bool:
+    """Whether its form alone tells a telephone number from others."""
     if span.startswith(("+", "(+")):
         return True
-    gaps = any(not letter.isdigit() for letter in span)
     return bool(
-        (_ABROAD.fullmatch(span) and gaps)
+        (digits < len(span) and _ABROAD.fullmatch(span))
         or _NORTH_AMERICA.fullmatch(span)
         or (digits >= 9 and _TRUNK.fullmatch(span))
         or _NO_TRUNK.fullmatch(span)
         or _MOBILE.fullmatch(span)
+        or _PAIRS.fullmatch(span)
     )
