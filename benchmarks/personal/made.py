@@ -112,7 +112,8 @@ _ITALIAN_ODD = {
 def it_fiscal(rng: random.Random) -> str:
     name = "".join(rng.choice("BCDFGLMNPRSTV") for _ in range(6))
     day = born(rng)
-    body = f"{name}{day:%y}{'ABCDEHLMPRST'[day.month - 1]}{day.day + rng.choice([0, 40]):02}{rng.choice('ABCDEFGHIL')}{digits(rng, 3)}"
+    of_day = f"{day:%y}{'ABCDEHLMPRST'[day.month - 1]}{day.day + rng.choice([0, 40]):02}"
+    body = f"{name}{of_day}{rng.choice('ABCDEFGHIL')}{digits(rng, 3)}"
     if rng.random() < 0.1:
         body = body[:14] + "LMNPQRSTUV"[int(body[14])]
     total = sum(

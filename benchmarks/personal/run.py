@@ -19,6 +19,15 @@ from noria.types import Finding
 
 RESULT = Path(__file__).parents[1] / "results" / "personal.json"
 CHARS = 650
+PROSE = (
+    "The parcel came on Monday, but the box was open and the lid had a crack on one side. I took pictures of it "
+    "and put them into the form as the guide on your page says; nobody has answered since. My neighbour had the "
+    "same kettle and the same trouble, so it may well be the way in which they are packed. Please tell me whether "
+    "I can bring it to the shop, or whether somebody picks it up here; in the evening there is always someone at "
+    "home. If there is none left in blue, the grey one would be fine too, and otherwise I would like to have my "
+    "money back. The rest of the order is as it should be, and the cups are even nicer than in the picture. Many "
+    "thanks in advance for help!"
+)
 Find = Callable[[str], Sequence[Finding]]
 
 
@@ -32,9 +41,9 @@ def main() -> None:
         "items": options.items, "rows": len(planted), "languages": dict(Counter(row.language for row in planted)),
         "validated pass": scored(planted, personal.find_all),
         "documents per CPU second": {
-            "find, with personal data": speed(documents(planted), personal.find),
-            "find_all, with personal data": speed(documents(planted), personal.find_all),
-            "find_all, without": speed(documents(without(planted)), personal.find_all),
+            "one row of items in prose, as the gateway looks": speed(padded(planted), personal.find),
+            "one row of items in prose, as data is scrubbed": speed(padded(planted), personal.find_all),
+            "items in every sentence": speed(documents(planted), personal.find_all),
         },
     }  # fmt: skip
     if options.sample:
@@ -59,6 +68,7 @@ def scored(planted: Iterable[Row], find: Find, kinds: frozenset[str] | None = No
         for each in found:
             said[each.kind] += 1
             wrong[each.kind] += not any(_touch(each, item) for item in row.planted)
+    right = said.total() - wrong.total()
     return {
         "kinds": {
             kind: {
@@ -67,8 +77,10 @@ def scored(planted: Iterable[Row], find: Find, kinds: frozenset[str] | None = No
             }
             for kind in sorted(items | said)
         },
-        "makers": {name: {"items": count, "recall": ratio(good, count)} for name, (count, good) in sorted(makers.items())},
-        "all": {"recall": ratio(hit.total(), items.total()), "precision": ratio(said.total() - wrong.total(), said.total())},
+        "makers": {
+            name: {"items": count, "recall": ratio(good, count)} for name, (count, good) in sorted(makers.items())
+        },
+        "all": {"recall": ratio(hit.total(), items.total()), "precision": ratio(right, said.total())},
     }  # fmt: skip
 
 
@@ -96,16 +108,9 @@ def documents(planted: Sequence[Row]) -> list[str]:
     return found
 
 
-def without(planted: Sequence[Row]) -> list[Row]:
-    """The same rows with the planted items taken out: hard negatives and prose are left."""
-    found = []
-    for row in planted:
-        text, at = "", 0
-        for item in sorted(row.planted, key=lambda each: each.start):
-            text += row.text[at : item.start]
-            at = item.end
-        found.append(Row(row.language, text + row.text[at:], ()))
-    return found
+def padded(planted: Sequence[Row]) -> list[str]:
+    """Each row followed by prose up to the length of a document."""
+    return [f"{row.text} {PROSE}"[:CHARS].ljust(CHARS, ".") for row in planted]
 
 
 def speed(texts: Sequence[str], find: Find) -> int:

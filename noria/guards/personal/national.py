@@ -297,7 +297,7 @@ RULES: Final = (
          (_TEN,), r"svnr|sv-?nummer|sozialversicherung|versicherung|sv"),
     Rule("ie.pps", _ie_pps, ("9999999A", "9999999AA", "9999999 A", "9999999 AA", "999 9999A", "999 9999 A")),
     Rule("gr.afm", _gr_afm, (), (_NINE, "999 999 999"), r"αφμ|α\.φ\.μ\.?|afm|vat|φορολογικ\w+"),
-    Rule("gr.amka", _gr_amka, (_ELEVEN, "999999 99999", "999999-99999"), words="αμκα|amka"),
+    Rule("gr.amka", _gr_amka, (_ELEVEN, "999999 99999"), words="αμκα|amka"),
     Rule("cz.birth", _cz_birth, ("999999/9999",), (_TEN, _NINE, "999999/999", "999999 9999"),
          r"rodn[éeáý]\w* č[íi]sl\w+|rodn[ée] cislo|r\.? ?č\.?|rč"),
     Rule("hu.tax", _hu_tax, (), (_TEN, "9999999999", "999 999 9999"), r"adóazonosító|adóazonosító jel|adószám|adó"),
