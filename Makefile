@@ -1,5 +1,5 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench bench-coverage bench-gate bench-gateway conformance soak clean
+.PHONY: install demo test check bench bench-coverage bench-gate bench-gateway bench-personal conformance soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -46,6 +46,10 @@ bench-gate: install
 bench-coverage: install
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/coverage_judges.py
+
+# 10,000 planted items of personal data in six languages: recall and precision by kind, Presidio on a sample beside it.
+bench-personal: install
+	$(BIN)/python -m benchmarks.personal.run
 
 # The gateway beside nginx, vllm-router, smg and LiteLLM; what is not there yet is installed first.
 bench-gateway: install

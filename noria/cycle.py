@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from noria.backends import presidio
 from noria.datasets import clean, examples
 from noria.deployment import release
 from noria.errors import Conflict, Invalid, NotFound
@@ -29,7 +30,14 @@ from noria.types import Artifact, Cycle, Decision, new_id
 STAGES = (
     Stage("sources", collect.work, params=collect.params, observes=collect.observes, version="2"),
     Stage("documents", clean.work, reads=("sources",), params=clean.params, version="2"),
-    Stage("dataset", examples.work, reads=("sources", "documents"), params=examples.params, observes=examples.observes),
+    Stage(
+        "dataset",
+        partial(examples.work, recogniser=presidio.open_recogniser),
+        reads=("sources", "documents"),
+        params=examples.params,
+        observes=examples.observes,
+        version="2",
+    ),
     Stage("features", tokenise.work, reads=("dataset",), params=tokenise.params),
     Stage("adapter", adapter.work, reads=("features",), params=adapter.params, observes=adapter.observes),
     Stage(

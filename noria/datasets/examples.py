@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from noria import __version__, prompts
+from noria.datasets import leaks
 from noria.datasets.gather import from_documents, from_traffic
 from noria.datasets.rows import (
     read_documents,
@@ -21,7 +22,7 @@ from noria.datasets.rows import (
     write_sides,
 )
 from noria.datasets.schema import rows_of
-from noria.datasets.scrub import Scrubber
+from noria.datasets.scrub import Recognise, Scrubber, keeps, keeps_document, params_of, rules_of
 from noria.datasets.shingles import words
 from noria.datasets.split import Sides, split
 from noria.errors import Invalid
@@ -40,7 +41,8 @@ def params(look: Look) -> JsonValue:
         for source in map(look.platform.settings.source, task.sources)
     ]
     wanted = {"context", "test_share", "context_chars", "answer_chars"}
-    return {"sources": list(mapped), "task": task.model_dump(mode="json", include=wanted)}
+    scrub: JsonValue = params_of(task.scrub, look.platform.settings.state)
+    return {"sources": list(mapped), "task": task.model_dump(mode="json", include=wanted), "scrub": scrub}
 
 
 def observes(look: Look) -> JsonValue:
@@ -56,14 +58,18 @@ def observes(look: Look) -> JsonValue:
     return None
 
 
-def work(work: Work) -> Mapping[str, JsonValue]:
+def work(work: Work, recogniser: Callable[[], Recognise] | None = None) -> Mapping[str, JsonValue]:
     """Write `train.parquet`, `test.parquet`, `sides.parquet`, `steps.json` and, for a task with context, `index/`.
 
-    Test rows lie in a file of their own, so that training never opens it. Returns counts. Raises Invalid when there
-    is no example, or none on one of the sides.
+    Test rows lie in a file of their own, so that training never opens it. Returns counts; `leaks` is what of personal
+    data is in the files that were written. `recogniser` opens the model that finds names, where the task asks for
+    them. Raises Invalid when there is no example, or none on one of the sides.
     """
-    scrubber = Scrubber()
-    gathered = _gather(work, scrubber)
+    rules = rules_of(work.task.scrub, work.platform.settings.state)
+    named = work.task.scrub.names or work.task.scrub.places
+    scrubber = Scrubber(rules, recogniser() if recogniser is not None and named else None)
+    every = _gather(work, scrubber)
+    gathered = [example for example in every if keeps(example)]
     unique = _unique(gathered)
     if not unique:
         raise _nothing(work)
@@ -76,10 +82,13 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     write_examples(test, work.out / "test.parquet")
     write_sides(sides.members, work.out / "sides.parquet")
     rows = len(train) + len(test)
-    steps = _steps(work, len(gathered), len(unique), rows)
+    steps = _steps(work, len(every), len(gathered), len(unique), rows)
     quarantined = pq.read_metadata(work.folder("sources") / "quarantine.parquet").num_rows
     personal: dict[str, JsonValue] = dict(sorted(scrubber.counts.items()))
-    measured: dict[str, JsonValue] = {"steps": steps, "quarantined": quarantined, "personal_data": personal}
+    leaking: dict[str, JsonValue] = {**leaks.kinds_of(leaks.scan(work.out, rules))}
+    measured: dict[str, JsonValue] = {
+        "steps": steps, "quarantined": quarantined, "personal_data": personal, "leaks": leaking,
+    }  # fmt: skip
     write_json(measured, work.out / "steps.json")
     work.progress.update("dataset", 3, 3)
     return {
@@ -102,7 +111,7 @@ def _gather(work: Work, scrubber: Scrubber) -> list[Example]:
     found: list[Example] = []
     for source in _mapped(work):
         # The documents of the context are counted when the index is built from them.
-        counting = Scrubber() if source.name == context else scrubber
+        counting = scrubber.aside() if source.name == context else scrubber
         documents = (counting.document(document) for document in read_documents(file, [source.name]))
         found += from_documents(documents, source, work.task)
     said = work.folder("sources")
@@ -132,7 +141,8 @@ def _with_context(work: Work, sides: Sides, scrubber: Scrubber) -> tuple[list[Ex
     if context is None:
         return sides.train, sides.test
     file = work.folder("documents") / "documents.parquet"
-    documents: Iterator[Document] = map(scrubber.document, read_documents(file, [context.source]))
+    scrubbed: Iterator[Document] = map(scrubber.document, read_documents(file, [context.source]))
+    documents = filter(keeps_document, scrubbed)
     folder = work.out / "index"
     work.platform.indexes.build(documents, folder)
     index = work.platform.indexes.open(folder)
@@ -166,14 +176,15 @@ def _nothing(work: Work) -> Invalid:
     return Invalid(fact, hint, where=work.platform.settings.place("tasks", work.name, "sources"))
 
 
-def _steps(work: Work, gathered: int, unique: int, rows: int) -> list[JsonValue]:
+def _steps(work: Work, every: int, gathered: int, unique: int, rows: int) -> list[JsonValue]:
     """What every step took in and gave out, from the cleaning on."""
     before: list[JsonValue] = json.loads((work.folder("documents") / "steps.json").read_text(encoding="utf-8"))["steps"]
     documents = rows_of(work.folder("documents") / "documents.parquet")
     # Interactions that nobody commented teach nothing; counting them would make another dataset of every request.
     said = pq.read_metadata(work.folder("sources") / "feedback.parquet").num_rows
     counts = [
-        ("examples of documents and feedback", documents + said, gathered),
+        ("examples of documents and feedback", documents + said, every),
+        ("dropped personal data", every, gathered),
         ("duplicate examples", gathered, unique),
         ("bridging examples", unique, rows),
     ]

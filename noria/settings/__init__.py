@@ -16,6 +16,7 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
+from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
 from noria.settings.source import ColumnType, CrawlSettings, FileLimits, SourceSettings
 from noria.settings.task import (
     Action,
@@ -60,12 +61,15 @@ __all__ = [
     "MissingStep",
     "Name",
     "Need",
+    "PersonalKind",
     "PriceSettings",
     "ProjectSettings",
     "RecipeSettings",
     "RecordSettings",
     "ReleaseSettings",
     "RuntimeSettings",
+    "ScrubAction",
+    "ScrubSettings",
     "Settings",
     "Share",
     "SourceSettings",

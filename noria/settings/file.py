@@ -16,6 +16,7 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
+from noria.settings.scrub import ScrubSettings
 from noria.settings.source import CrawlSettings, FileLimits, SourceSettings
 from noria.settings.task import (
     ArmSettings,
@@ -173,6 +174,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "labels": LabelSettings,
     "comparison": ComparisonSettings,
     "record": RecordSettings,
+    "scrub": ScrubSettings,
 }
 
 

@@ -10,6 +10,7 @@ from noria.settings.base import Name, Share, Table
 from noria.settings.clean import CLEANING, Cleaning
 from noria.settings.gateway import LimitSettings
 from noria.settings.labels import LabelSettings
+from noria.settings.scrub import ScrubSettings
 
 Detector = Literal["personal", "secrets", "injection", "unsafe"]
 Action = Literal["flag", "redact", "refuse"]
@@ -181,6 +182,7 @@ class TaskSettings(Table):
     lights: LightSettings | None = None
     labels: LabelSettings | None = None
     record: RecordSettings = RecordSettings()
+    scrub: ScrubSettings = ScrubSettings()
 
     @property
     def measured(self) -> tuple[str, ...]:
