@@ -7,7 +7,6 @@ import os
 import secrets
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from noria.backends import child
 from noria.backends.harness import Target
+from noria.backends.scratch import temporary
 from noria.errors import Conflict, Unavailable
 from noria.evaluation.sides import barred
 from noria.ports import Engine, Platform
@@ -38,11 +38,11 @@ def serving(platform: Platform, name: str, candidate: Candidate) -> Iterator[Tar
     adapters = {candidate.adapter: platform.lake.path(candidate.adapter)} if candidate.adapter else {}
     engine = kind.start(settings, adapters, logs / "aside-engine.log")
     try:
-        with tempfile.TemporaryDirectory(prefix="noria-aside-") as folder:
+        with temporary("noria-aside.") as folder:
             key = secrets.token_urlsafe(32)
             snapshot = _snapshot(platform, name, candidate, engine, key)
-            (Path(folder) / "snapshot.json").write_text(snapshot.model_dump_json())
-            process, url = _gateway(Path(folder), logs / "aside-gateway.log")
+            (folder / "snapshot.json").write_text(snapshot.model_dump_json())
+            process, url = _gateway(folder, logs / "aside-gateway.log")
             try:
                 yield Target(f"{url}/v1", key, name)
             finally:
