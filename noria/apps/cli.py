@@ -87,21 +87,33 @@ def up(
 @app.command()
 def run(
     until: Annotated[str | None, typer.Argument(help="Last stage to run; the whole cycle without it.")] = None,
+    cycle_name: Annotated[
+        str | None, typer.Option("--cycle", help="Name of the cycle, for schedulers; STAGE is then run alone.")
+    ] = None,
+    watching: Annotated[bool, typer.Option("--watch", help="Run again whenever sources or traffic change.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 60.0,
     task: Task = None,
     as_json: AsJson = False,
     project: Folder = HERE,
 ) -> None:
     """Turn the wheel once: sources to release. What is unchanged is not done again; a killed cycle goes on.
 
-    Example: noria run            Example: noria run dataset
+    Example: noria run            Example: noria run dataset            Example: noria run --watch --every 60
     """
     from noria import cycle
-    from noria.apps import views
+    from noria.apps import views, watch
     from noria.apps.screen import Screen, show
 
+    if watching:
+        if cycle_name is not None:
+            raise Invalid("--watch begins cycles of its own", "leave --cycle away")
+        watch.Watch(project.resolve(), task, until, every, as_json).run()
+        return
     platform = opened(project)
     with Screen() as screen:
-        turn = cycle.turn(platform, task, screen, until=until, started=screen.started, finished=screen.finished)
+        turn = cycle.turn(
+            platform, task, screen, until=until, cycle=cycle_name, started=screen.started, finished=screen.finished
+        )
     told = views.result(platform, turn)
     if as_json:
         show(told, as_json=True)
