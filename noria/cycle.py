@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from noria.datasets import clean, examples
+from noria.backends import languages
+from noria.datasets import card, clean, examples
 from noria.deployment import release
 from noria.errors import Conflict, Invalid, NotFound
 from noria.evaluation import harness, queue, report
@@ -28,7 +29,14 @@ from noria.types import Artifact, Cycle, Decision, Run, digest_of, new_id
 STAGES = (
     Stage("sources", collect.work, params=collect.params, observes=collect.observes),
     Stage("documents", clean.work, reads=("sources",), params=clean.params),
-    Stage("dataset", examples.work, reads=("sources", "documents"), params=examples.params, observes=examples.observes),
+    Stage(
+        "dataset",
+        partial(card.work, languages=languages.count),
+        reads=("sources", "documents"),
+        params=card.params,
+        observes=examples.observes,
+        version="2",
+    ),
     Stage("features", tokenise.work, reads=("dataset",), params=tokenise.params),
     Stage("adapter", adapter.work, reads=("features",), params=adapter.params, observes=adapter.observes),
     Stage(

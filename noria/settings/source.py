@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from noria.settings.base import Name, Table
+from noria.settings.base import LICENCE, Name, Table
 
 
 class SourceSettings(Table):
@@ -22,6 +22,8 @@ class SourceSettings(Table):
     """Rows of another slice than `task` are guarded: a candidate may not lose there."""
     limit: int | None = Field(default=None, ge=1)
     """At most this many examples, chosen by content."""
+    licence: str | None = Field(default=None, pattern=LICENCE)
+    """What the data may be used for, as the hub's identifier, such as cc-by-4.0; it stands on the data set's card."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
