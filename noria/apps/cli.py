@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from noria import __version__
-from noria.apps.commands import batch, canary, compare, evaluate, judge, keys, labels, lights, releases
+from noria.apps.commands import batch, canary, compare, data, evaluate, judge, keys, labels, lights, releases
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
 from noria.errors import Invalid, NoriaError
 
@@ -230,6 +230,7 @@ def demo(
 
 
 app.add_typer(releases.group)
+app.add_typer(data.group, name="data")
 app.add_typer(keys.group, name="keys")
 app.add_typer(batch.group, name="batch")
 app.add_typer(labels.group, name="labels")

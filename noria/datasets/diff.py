@@ -46,7 +46,10 @@ def of_documents(old: Path, new: Path, samples: int, heads: Mapping[str, str]) -
     `changed` are documents of one id that are cleaned otherwise, and those of one source and head with another text;
     `heads` names, by source, the field that is the head, such as the question.
     """
-    before, after = (pq.read_table(folder / "documents.parquet", partitioning=None) for folder in (old, new))
+    columns = ["id", "source", "file", "text", "fields"]
+    before, after = (
+        pq.read_table(folder / "documents.parquet", columns=columns, partitioning=None) for folder in (old, new)
+    )
 
     def head(row: Row) -> str | None:
         fields = json.loads(row["fields"])
