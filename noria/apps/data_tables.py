@@ -16,6 +16,30 @@ LONGEST = 400
 _SPREAD = ("least", "p5", "median", "p95", "most", "mean")
 
 
+def added(told: Mapping[str, Any]) -> None:
+    """Print what was found at a place, and what of it is new in noria.toml."""
+    rows = [
+        [each["name"], each["kind"], str(each["files"]), each.get("path") or each.get("query") or each["url"],
+         ", ".join(f"{key} = {column}" for key, column in each.get("map", {}).items()) or "documents only"]
+        for each in told["added"]
+    ]  # fmt: skip
+    show(None, False, table_of(["source", "kind", "files", "from", "map"], rows))
+    for each in told["skipped"]:
+        typer.echo(f"left out: {each['file']}: {each['because']}")
+    if told["written"]:
+        typer.echo(f"\nwritten to {told['file']}; next: noria run dataset && noria data card")
+    elif not told["added"]:
+        typer.echo(f"nothing new: {told['file']} has all of it")
+
+
+def made(told: Mapping[str, Any]) -> None:
+    """Print what `noria data make` made."""
+    rows = told["rows"]
+    typer.echo(f"{told['dataset']}  {rows['train']} rows to train on, {rows['test']} sealed")
+    typer.echo(f"card: {told['file']}")
+    typer.echo("next: noria data show && noria data profile --out profile")
+
+
 def shown(told: Mapping[str, Any]) -> None:
     """Print counts and rows."""
     sides = f": {told['train']} train, {told['test']} test" if "train" in told else ""

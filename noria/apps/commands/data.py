@@ -23,6 +23,75 @@ Sealed = Annotated[
 Rows = Annotated[int, typer.Option("--rows", min=0, help="How many rows to show.")]
 
 
+Place = Annotated[str, typer.Argument(help="A folder, a file, a database's URL or a site's address.", metavar="place")]
+Called = Annotated[str | None, typer.Option("--name", help="Name of the source; else that of the folder or file.")]
+Licence = Annotated[str | None, typer.Option(help="What it may be used for, such as cc-by-4.0; it goes on the card.")]
+
+
+@group.command("add")
+def add_source(
+    place: Place,
+    name: Called = None,
+    licence: Licence = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be added.")] = False,
+    task: Task = None,
+    as_json: AsJson = False,
+    project: Folder = HERE,
+) -> None:
+    """Look at files or at a database, and add them to noria.toml as sources of the task.
+
+    Example: noria data add handbook --name faq            Example: noria data add postgresql://reader@host/shop
+    """
+    from noria.apps import adding, data_tables
+    from noria.apps.screen import show
+
+    root = adding.root_of(project)
+    found = adding.look(place, root, name, licence)
+    file, fresh = adding.add(project, task, found, write=not dry_run)
+    told = {
+        "file": str(file),
+        "written": bool(fresh) and not dry_run,
+        "added": [{**each.keys, "files": each.files} for each in fresh],
+        "skipped": [{"file": skipped, "because": reason} for skipped, reason in found.skipped],
+    }
+    if as_json:
+        show(told, as_json=True)
+    else:
+        data_tables.added(told)
+
+
+@group.command("make")
+def make_dataset(
+    place: Place,
+    name: Called = None,
+    licence: Licence = None,
+    task: Task = None,
+    as_json: AsJson = False,
+    project: Folder = HERE,
+) -> None:
+    """From files or a database to a data set with its card. Where there is no noria.toml one is begun.
+
+    Example: noria data make handbook
+    """
+    from noria import cycle
+    from noria.apps import adding, data_tables, versions
+    from noria.apps.screen import Screen, show
+
+    found = adding.look(place, adding.root_of(project), name, licence)
+    file, fresh = adding.add(project, task, found)
+    platform = opened(file.parent)
+    with Screen() as screen:
+        for each, reason in found.skipped:
+            screen.line(f"left out: {each}: {reason}")
+        turn = cycle.turn(platform, task, screen, until="dataset", started=screen.started, finished=screen.finished)
+    version = versions.find(platform, turn.cycle.task, str(turn.artifact("dataset").ref))
+    told, _ = versions.carded(platform, version)
+    if as_json:
+        show({**told, "added": [each.keys for each in fresh]}, as_json=True)
+    else:
+        data_tables.made(told)
+
+
 @group.command("list")
 def list_versions(task: Task = None, as_json: AsJson = False, project: Folder = HERE) -> None:
     """List data sets and documents, newest first, and which of them what serves was made from.
