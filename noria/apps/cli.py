@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from noria import __version__
-from noria.apps.commands import batch, canary, compare, data, evaluate, judge, keys, labels, lights, releases
+from noria.apps.commands import batch, canary, compare, data, evaluate, export, judge, keys, labels, lights, releases
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
 from noria.errors import Invalid, NoriaError
 
@@ -239,6 +239,7 @@ app.add_typer(canary.group, name="canary")
 app.add_typer(judge.group, name="judge")
 app.add_typer(compare.group)
 app.add_typer(evaluate.group, name="evaluate")
+app.add_typer(export.group, name="export")
 
 
 if __name__ == "__main__":
