@@ -42,6 +42,8 @@ def lengths(of: Mapping[str, Mapping[str, Any]], file: Path) -> None:
         axes.bar(edges[:-1], rows, width=widths, align="edge", color="tab:blue", edgecolor="white", linewidth=0.5)
         axes.axvline(max(1.0, spread["median"]), color="black", linewidth=1)
         axes.set_xscale("log")
+        axes.set_xticks([], minor=True)
+        axes.set_xticks(edges[:: max(1, len(edges) // 8)], [f"{each:,}" for each in edges[:: max(1, len(edges) // 8)]])
         axes.set_title(f"{label}: median {spread['median']:g}, 95 % up to {spread['p95']:g}", loc="left", fontsize=9)
         axes.set_ylabel("rows")
     figure.savefig(file, dpi=100, metadata={"Software": None})
