@@ -119,14 +119,20 @@ def turn(
         if task.labels is not None and not done:
             queue.choose(platform, name)
         steps: list[Step] = []
-        for number, stage in enumerate(due, 1):
-            if stop():
-                break
-            started(stage.name, number, len(due))
-            step = run_stage(stage, platform, name, task, here.id, done, progress, before.get(stage.name))
-            done[stage.name] = step.artifact
-            steps.append(step)
-            finished(step)
+        try:
+            for number, stage in enumerate(due, 1):
+                if stop():
+                    break
+                started(stage.name, number, len(due))
+                step = run_stage(stage, platform, name, task, here.id, done, progress, before.get(stage.name))
+                done[stage.name] = step.artifact
+                steps.append(step)
+                finished(step)
+        except Invalid:
+            # What is wrong will be put right, in files too: a cycle that went on would not look at them again.
+            if not cycle:
+                platform.runs.save(here.model_copy(update={"ended": platform.clock.now()}))
+            raise
         decision = Decision.model_validate(_decided(done)) if "release" in done else None
         # Who asked for a part has it: the next turn looks at sources and traffic anew. A named cycle has more to come.
         if decision is not None or (until and not cycle and len(steps) == len(due)):

@@ -83,7 +83,8 @@ class Watch:
         if turn.cycle.ended is None:
             self._say({"event": "stopped", "cycle": turn.cycle.id, "stages": [step.stage for step in turn.steps]})
             return
-        self._done = mark
+        # A cycle that was stopped before went on with what it had seen then.
+        self._done = mark if turn.steps[0].artifact.meta.get("observed") == seen else ""
         self._say({"event": "turned", **views.result(platform, turn)})
 
     def _known(self, platform: Platform, name: str, seen: JsonValue) -> bool:

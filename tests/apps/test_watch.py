@@ -137,6 +137,37 @@ def test_a_part_that_was_asked_for_is_looked_at_anew_the_next_time(project: Path
     assert (told["stages"][0]["output"], told["stages"][0]["skipped"]) == (second["stages"][0]["output"], True)
 
 
+@pytest.mark.slow
+def test_a_file_that_was_put_right_is_read_again(project: Path) -> None:
+    file = project / "data" / "faq.csv"
+    kept = file.read_text()
+    file.write_text("question,answer\nOnly one?,Only one.\n")
+    with pytest.raises(Invalid, match="has no test row"):
+        run("dataset", project=project)
+    file.write_text(kept)
+    assert run("dataset", project=project)["stages"][2]["output"]
+
+
+@pytest.mark.slow
+def test_a_watch_that_goes_on_with_a_cycle_turns_again_for_what_came_since(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch = Watch(project, None, "dataset", 1.0, True)
+    name = project / "lake" / "documents"
+    name.parent.mkdir(exist_ok=True)
+    name.touch()
+    failed = CliRunner().invoke(app, ["run", "dataset", "--project", str(project)])
+    assert isinstance(failed.exception, FileExistsError)
+    name.unlink()
+    file = project / "data" / "faq.csv"
+    file.write_text(file.read_text() + "Is this new?,Yes it is.\n")
+    watch.look()
+    watch.look()
+    watch.look()
+    first, second = said(capsys)
+    assert first["stages"][2]["output"] != second["stages"][2]["output"]
+
+
 def test_a_watch_begins_cycles_of_its_own(project: Path) -> None:
     with pytest.raises(Invalid, match="cycles of its own"):
         run("--watch", "--cycle", "x", project=project)
