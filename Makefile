@@ -52,7 +52,7 @@ bench-gateway: install
 
 # What CI does a little of, thoroughly: Schemathesis against the data plane's own description, twenty times kill -9.
 conformance: install
-	$(BIN)/pytest tests/gateway/test_schemathesis.py tests/gateway/test_worker_killed.py tests/turn/test_killed.py \
+	$(BIN)/pytest tests/gateway/test_schemathesis.py tests/gateway/test_worker_killed.py tests/turn/test_killed.py tests/turn/test_torn.py \
 		--examples 300 --kills 20
 
 # The exported DAG in a real Apache Airflow, which has an environment of its own in the user's cache.

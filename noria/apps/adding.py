@@ -74,11 +74,11 @@ def look(place: str, root: Path, name: str | None, licence: str | None) -> Found
         skipped = "; ".join(f"{file}: {reason}" for file, reason in found.skipped[:3])
         raise Invalid(f"there is nothing to read in '{place}'", skipped or "it holds no files")
     base = _slug(name or _stem(place))
-    kinds = [table["kind"] for table, _ in tables]
+    found_kinds = [table["kind"] for table, _ in tables]
     for table, count in tables:
         title = table.pop("title", "")
-        parts = [base, *([table["kind"]] if len(set(kinds)) > 1 else [])]
-        parts += [title] if title and kinds.count(table["kind"]) > 1 and title != base else []
+        parts = [base, *([table["kind"]] if len(set(found_kinds)) > 1 else [])]
+        parts += [title] if title and found_kinds.count(table["kind"]) > 1 and title != base else []
         keys = {"name": _slug("-".join(parts)), **table, **({"licence": licence} if licence else {})}
         found.proposals.append(Proposal(keys, count))
     return found
@@ -129,7 +129,11 @@ def _in_folder(path: Path, root: Path, found: Found) -> Iterator[tuple[dict[str,
     groups: dict[str, list[_File]] = {}
     looked: dict[str, int] = {}
     for file in _files(path):
-        kind = kind_of(file)
+        try:
+            kind = kind_of(file)
+        except OSError as error:
+            found.skipped.append((file.relative_to(folder).as_posix(), f"it cannot be read: {error.strerror}"))
+            continue
         if kind is None or kind not in kinds():
             reason = "of no known kind" if kind is None else f"kind {kind} is not read by this version"
             found.skipped.append((file.relative_to(folder).as_posix(), reason))

@@ -157,7 +157,7 @@ def test_a_watch_that_goes_on_with_a_cycle_turns_again_for_what_came_since(
     name.parent.mkdir(exist_ok=True)
     name.touch()
     failed = CliRunner().invoke(app, ["run", "dataset", "--project", str(project)])
-    assert isinstance(failed.exception, FileExistsError)
+    assert isinstance(failed.exception, NotADirectoryError)
     name.unlink()
     file = project / "data" / "faq.csv"
     file.write_text(file.read_text() + "Is this new?,Yes it is.\n")
