@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from noria.apps.workers import Workers
 from noria.backends.harness import Target
+from noria.backends.scratch import temporary
 from noria.errors import Conflict, Unavailable
 from noria.evaluation.sides import barred
 from noria.ports import Engine, Platform
@@ -34,11 +34,11 @@ def serving(platform: Platform, name: str, candidate: Candidate) -> Iterator[Tar
     adapters = {candidate.adapter: platform.lake.path(candidate.adapter)} if candidate.adapter else {}
     engine = kind.start(settings, adapters, log)
     try:
-        with tempfile.TemporaryDirectory(prefix="noria-aside-") as folder:
+        with temporary("noria-aside.") as folder:
             key = secrets.token_urlsafe(32)
             snapshot = _snapshot(platform, name, candidate, engine, key)
-            (Path(folder) / "snapshot.json").write_text(snapshot.model_dump_json())
-            with _gateway(Path(folder)) as url:
+            (folder / "snapshot.json").write_text(snapshot.model_dump_json())
+            with _gateway(folder) as url:
                 yield Target(f"{url}/v1", key, name)
     finally:
         engine.close()

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from noria.settings.base import Name, Share, Table
+from noria.settings.base import LICENCE, Name, Share, Table
 
 ColumnType = Literal["text", "integer", "number", "boolean", "date"]
 """What a column's values may be: any text, a whole number, any number, true or false, an ISO 8601 date or time."""
@@ -77,6 +77,8 @@ class SourceSettings(Table):
     limits: FileLimits = FileLimits()
     faulty: Share | None = None
     """Share of broken rows, or of broken files, above which the cycle stops; the task's without it."""
+    licence: str | None = Field(default=None, pattern=LICENCE)
+    """What the data may be used for, as the hub's identifier, such as cc-by-4.0; it stands on the data set's card."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -41,7 +41,8 @@ def test_only_the_person_is_forgotten_and_the_writer_goes_on(places: tuple[Path,
     others = [interaction(n) for n in range(10, 14)]
     said_of_mine = feedback(mine[0]).model_copy(update={"user": "b" * 16})
     with SegmentWriter(places[0]) as writer:
-        for record in (*mine[:2], *others[:2], said_of_mine, feedback(others[0])):
+        records: tuple[Interaction | Feedback, ...] = (*mine[:2], *others[:2], said_of_mine, feedback(others[0]))
+        for record in records:
             writer.append(line(record))
         before = log.mark()
         for record in (mine[2], others[2]):
