@@ -16,11 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-import pyarrow as pa
+import orjson
 
 from noria.errors import Unavailable
 from noria.lake.contained_worker import allowed
-from noria.lake.documents import ROWS, Job
+from noria.lake.documents import Job, Made
 
 AHEAD = 32
 """Files that the process is told of before it has read them."""
@@ -62,9 +62,7 @@ class Reader:
         self._job: Job | None = None
         self._used = False
 
-    def read(
-        self, job: Job, files: Sequence[tuple[str, int]], give: Callable[[pa.RecordBatch], None]
-    ) -> Iterator[Outcome]:
+    def read(self, job: Job, files: Sequence[tuple[str, int]], give: Callable[[list[Made]], None]) -> Iterator[Outcome]:
         """Read files, given as path and size; yields what became of each, in their order, after giving its batches.
 
         A file that took the process down after others had been read in it is read again in a fresh one, so that it
@@ -124,7 +122,7 @@ class Reader:
             sent.append((path, size))
             self._write(json.dumps({"file": path, "size": size}).encode() + b"\n")
 
-    def _outcome(self, job: Job, file: tuple[str, int], give: Callable[[pa.RecordBatch], None]) -> Outcome | None:
+    def _outcome(self, job: Job, file: tuple[str, int], give: Callable[[list[Made]], None]) -> Outcome | None:
         """What became of the file; None when it has to be read again, in a fresh process."""
         seconds, offset, batches = allowed(job.limits.seconds, file[1]), 0, 0
         while True:
@@ -142,9 +140,7 @@ class Reader:
             header, body = frame
             offset = header.get("offset", offset)
             if "rows" in header:
-                batch = pa.ipc.read_record_batch(pa.py_buffer(body), ROWS)
-                batch.validate(full=True)
-                give(batch)
+                give(orjson.loads(body))
                 batches += 1
             elif "unavailable" in header:
                 self.close()

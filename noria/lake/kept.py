@@ -13,7 +13,8 @@ from uuid import uuid4
 import pyarrow as pa
 
 from noria.lake import listing
-from noria.lake.documents import ROWS
+from noria.lake.documents import Made
+from noria.names import digest_of
 
 PACKS = 16
 """Packs of one source beyond which they are written anew as one."""
@@ -44,15 +45,45 @@ class Entry:
     """Whether it is to be tried again the next time."""
 
 
-class Pack:
-    """A file of Arrow batches that is being written; it counts once `close` has given it its end."""
+ROWS = pa.schema(
+    [
+        ("key", pa.uint64()),
+        ("text", pa.string()),
+        ("fields", pa.string()),
+        ("conversation", pa.string()),
+        ("offset", pa.int64()),
+        ("reason", pa.string()),
+    ]
+)
+"""What is kept of a file: documents, whose id is their key unless another row of the source has the same, and faults,
+which have a reason. `conversation` is null where a document is one by itself."""
 
-    def __init__(self, folder: Path) -> None:
+
+def identity(source: str, text: str, number: int) -> int:
+    """A document's id as a number: it depends on source and content only, so that it outlives a moved row or file.
+
+    `number` counts the rows of the source with the same text, from 0.
+    """
+    return int(digest_of([source, text, number]), 16)
+
+
+class Pack:
+    """A file of Arrow batches of `ROWS` that is being written; it counts once `close` has given it its end."""
+
+    def __init__(self, folder: Path, source: str) -> None:
+        self.source = source
         self.name = uuid4().hex
         self.count = 0
         folder.mkdir(parents=True, exist_ok=True)
         self._sink = pa.OSFile(str(folder / f"{self.name}.arrow"), "wb")
         self._out = pa.ipc.new_file(self._sink, ROWS, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+
+    def take(self, rows: list[Made]) -> None:
+        """Append rows with their keys."""
+        columns = list(zip(*rows, strict=True))
+        keys = [0 if text is None else identity(self.source, text, 0) for text in columns[0]]
+        arrays = [pa.array(values, kind) for values, kind in zip((keys, *columns), ROWS.types, strict=True)]
+        self.add(pa.RecordBatch.from_arrays(arrays, schema=ROWS))
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Append a batch."""
@@ -105,7 +136,7 @@ class Kept:
                 file.unlink(missing_ok=True)
 
     def _repacked(self, entries: Sequence[Entry]) -> list[Entry]:
-        pack, moved = Pack(self.folder), []
+        pack, moved = Pack(self.folder, ""), []
         done: dict[tuple[str, int], int] = {}
         for entry in entries:
             if entry.batches:

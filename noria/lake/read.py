@@ -20,8 +20,8 @@ from noria.errors import Conflict, Invalid
 from noria.lake import parsers, sql
 from noria.lake.columns import MOST, shown, union
 from noria.lake.contained import Outcome, Reader
-from noria.lake.documents import Job, Maker, identity
-from noria.lake.kept import Entry, Kept, Pack
+from noria.lake.documents import Job, Maker
+from noria.lake.kept import Entry, Kept, Pack, identity
 from noria.lake.limited import Limits
 from noria.lake.listing import Digests, File, changed, local_files, sha256
 from noria.lake.objects import Store, is_remote
@@ -231,7 +231,7 @@ def read(place: Place, found: list[Found], reader: Reader, told: Callable[[int, 
             entries[number] = replace(same, name=each.file.name)
     rest = [number for number in range(len(found)) if number not in entries]
     done = len(entries)
-    with closing(Pack(place.folder)) as pack:
+    with closing(Pack(place.folder, place.source.name)) as pack:
         for number, outcome in zip(rest, _parsed(place, [found[number] for number in rest], reader, pack), strict=True):
             told(done, found[number].file.name)
             each, done = found[number], done + 1
@@ -272,7 +272,9 @@ def _parsed(place: Place, found: list[Found], reader: Reader, pack: Pack) -> Ite
             yield from (_taken(each.answer, job, pack) for each in group if each.answer is not None)
             continue
         paths = [_local(each, store, place) for each in group]
-        yield from reader.read(job, [(path, each.file.size) for path, each in zip(paths, group, strict=True)], pack.add)
+        yield from reader.read(
+            job, [(path, each.file.size) for path, each in zip(paths, group, strict=True)], pack.take
+        )
 
 
 def _local(found: Found, store: Store | None, place: Place) -> str:
@@ -288,7 +290,7 @@ def _local(found: Found, store: Store | None, place: Place) -> str:
 def _taken(answer: sql.Answer, job: Job, pack: Pack) -> Outcome:
     """The rows of a query, which come from no parser, as documents."""
     began = pack.count
-    maker = Maker(job, pack.add)
+    maker = Maker(job, pack.take)
     for item in answer.items():
         maker.take(item, inf)
     maker.flush()

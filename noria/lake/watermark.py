@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable
 
 Mark = int | float | str | datetime | date | Decimal
-_READ = {"int": int, "float": float, "str": str, "Decimal": Decimal, "datetime": datetime.fromisoformat,
-         "date": date.fromisoformat}  # fmt: skip
+_READ: dict[str, Callable[[str], Mark]] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "Decimal": Decimal,
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+}
 
 
 def fetch(connection: Connection, query: Executable, where: str) -> list[dict[str, str]]:
