@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
+import select
 import signal
 import subprocess
 import sys
@@ -35,7 +35,7 @@ _CHUNK = 1 << 20
 class Outcome:
     """What became of a file: its counts with the first fault, or the one that puts it into the quarantine as a `whole`.
 
-    `batches` of what was given last are its rows; none where it is faulty. `passing` is a fault that another time
+    `rows` of what was given last are its own; none where it is faulty. `passing` is a fault that another time
     might not have: time and memory depend on what else the machine does.
     """
 
@@ -43,7 +43,7 @@ class Outcome:
     reason: str = ""
     whole: bool = False
     passing: bool = False
-    batches: int = 0
+    rows: int = 0
     digest: str = ""
     documents: int = 0
     quarantined: int = 0
@@ -124,7 +124,7 @@ class Reader:
 
     def _outcome(self, job: Job, file: tuple[str, int], give: Callable[[list[Made]], None]) -> Outcome | None:
         """What became of the file; None when it has to be read again, in a fresh process."""
-        seconds, offset, batches = allowed(job.limits.seconds, file[1]), 0, 0
+        seconds, offset, rows = allowed(job.limits.seconds, file[1]), 0, 0
         while True:
             # Only waiting counts: the time that this process takes to store what came is not the file's.
             began = time.monotonic()
@@ -141,7 +141,7 @@ class Reader:
             offset = header.get("offset", offset)
             if "rows" in header:
                 give(orjson.loads(body))
-                batches += 1
+                rows += header["rows"]
             elif "unavailable" in header:
                 self.close()
                 raise Unavailable(*header["unavailable"])
@@ -154,7 +154,7 @@ class Reader:
                     self.close()
                 if "fault" in header:
                     return _faulty(offset, header["fault"], passing="again" in header)
-                return Outcome(batches=batches, **header)
+                return Outcome(rows=rows, **header)
 
     def _died(self, offset: int) -> Outcome | None:
         assert self._process is not None
@@ -188,15 +188,15 @@ class Reader:
         assert self._process is not None
         assert self._process.stdout is not None
         stream = self._process.stdout.fileno()
-        with selectors.DefaultSelector() as selector:
-            selector.register(stream, selectors.EVENT_READ)
-            while len(self._held) < count:
-                if not selector.select(max(0.0, until - time.monotonic())):
-                    raise TimeoutError
-                chunk = os.read(stream, _CHUNK)
-                if not chunk:
-                    return None
-                self._held += chunk
+        while len(self._held) < count:
+            waiting = select.poll()
+            waiting.register(stream, select.POLLIN)
+            if not waiting.poll(max(0.0, until - time.monotonic()) * 1000):
+                raise TimeoutError
+            chunk = os.read(stream, _CHUNK)
+            if not chunk:
+                return None
+            self._held += chunk
         data = bytes(self._held[:count])
         del self._held[:count]
         return data

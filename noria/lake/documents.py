@@ -1,4 +1,4 @@
-"""From a reader's items to documents: rows are checked and get their text. Imports are few: a process starts with it."""
+"""From a reader's items to documents: rows are checked and get their text. Few imports: a process starts with it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ times, the offset and the reason of a fault."""
 FAULTS = 100_000
 """A file with more broken rows than this, and more than good ones, is given up as a whole."""
 _BATCH_ROWS, _BATCH_CHARS = 4096, 4 << 20
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +106,13 @@ class Maker:
         return row
 
     def _unfit(self, row: Row) -> str | None:
-        chars = sum(len(name) + len(value) for name, value in row.fields.items())
+        chars = sum(map(len, row.fields)) + sum(map(len, row.fields.values()))
         if max(chars, len(row.text or "")) > self.job.limits.row_chars:
             return f"the row has more than row_chars = {self.job.limits.row_chars} characters"
-        texts = (row.text, row.conversation, *row.fields, *row.fields.values())
-        return next((reason for text in texts if text and (reason := broken(text))), None)
+        for text in (row.text, row.conversation, *row.fields, *row.fields.values()):
+            if text and (reason := broken(text)):
+                return reason
+        return None
 
     def _document(self, row: Row) -> None:
         self.documents += 1
@@ -118,7 +121,7 @@ class Maker:
         shown = ((name, value.strip()) for name, value in row.fields.items() if name != key)
         text = row.text if row.text is not None else "\n".join(f"{name}: {value}" for name, value in shown if value)
         conversation = row.fields[key].strip() if key else row.conversation
-        fields = json.dumps(row.fields, ensure_ascii=False)
+        fields = _JSON.encode(row.fields)
         self._add((text, fields, conversation or None, row.offset, None))
 
     def _fault(self, fault: Fault) -> None:
@@ -131,7 +134,7 @@ class Maker:
 
     def _add(self, row: Made) -> None:
         self._rows.append(row)
-        chars = sum(len(value) for value in row if isinstance(value, str))
+        chars = len(row[0] or "") + len(row[1] or "") + len(row[2] or "") + len(row[4] or "")
         self._chars += chars
         self._pending += chars
         if len(self._rows) >= _BATCH_ROWS or self._pending >= _BATCH_CHARS:
