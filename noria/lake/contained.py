@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
+import select
 import signal
 import subprocess
 import sys
@@ -16,11 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-import pyarrow as pa
+import orjson
 
 from noria.errors import Unavailable
 from noria.lake.contained_worker import allowed
-from noria.lake.documents import ROWS, Job
+from noria.lake.documents import Job, Made
 
 AHEAD = 32
 """Files that the process is told of before it has read them."""
@@ -35,7 +35,7 @@ _CHUNK = 1 << 20
 class Outcome:
     """What became of a file: its counts with the first fault, or the one that puts it into the quarantine as a `whole`.
 
-    `batches` of what was given last are its rows; none where it is faulty. `passing` is a fault that another time
+    `rows` of what was given last are its own; none where it is faulty. `passing` is a fault that another time
     might not have: time and memory depend on what else the machine does.
     """
 
@@ -43,7 +43,7 @@ class Outcome:
     reason: str = ""
     whole: bool = False
     passing: bool = False
-    batches: int = 0
+    rows: int = 0
     digest: str = ""
     documents: int = 0
     quarantined: int = 0
@@ -62,9 +62,7 @@ class Reader:
         self._job: Job | None = None
         self._used = False
 
-    def read(
-        self, job: Job, files: Sequence[tuple[str, int]], give: Callable[[pa.RecordBatch], None]
-    ) -> Iterator[Outcome]:
+    def read(self, job: Job, files: Sequence[tuple[str, int]], give: Callable[[list[Made]], None]) -> Iterator[Outcome]:
         """Read files, given as path and size; yields what became of each, in their order, after giving its batches.
 
         A file that took the process down after others had been read in it is read again in a fresh one, so that it
@@ -124,9 +122,9 @@ class Reader:
             sent.append((path, size))
             self._write(json.dumps({"file": path, "size": size}).encode() + b"\n")
 
-    def _outcome(self, job: Job, file: tuple[str, int], give: Callable[[pa.RecordBatch], None]) -> Outcome | None:
+    def _outcome(self, job: Job, file: tuple[str, int], give: Callable[[list[Made]], None]) -> Outcome | None:
         """What became of the file; None when it has to be read again, in a fresh process."""
-        seconds, offset, batches = allowed(job.limits.seconds, file[1]), 0, 0
+        seconds, offset, rows = allowed(job.limits.seconds, file[1]), 0, 0
         while True:
             # Only waiting counts: the time that this process takes to store what came is not the file's.
             began = time.monotonic()
@@ -142,10 +140,8 @@ class Reader:
             header, body = frame
             offset = header.get("offset", offset)
             if "rows" in header:
-                batch = pa.ipc.read_record_batch(pa.py_buffer(body), ROWS)
-                batch.validate(full=True)
-                give(batch)
-                batches += 1
+                give(orjson.loads(body))
+                rows += header["rows"]
             elif "unavailable" in header:
                 self.close()
                 raise Unavailable(*header["unavailable"])
@@ -158,7 +154,7 @@ class Reader:
                     self.close()
                 if "fault" in header:
                     return _faulty(offset, header["fault"], passing="again" in header)
-                return Outcome(batches=batches, **header)
+                return Outcome(rows=rows, **header)
 
     def _died(self, offset: int) -> Outcome | None:
         assert self._process is not None
@@ -192,15 +188,15 @@ class Reader:
         assert self._process is not None
         assert self._process.stdout is not None
         stream = self._process.stdout.fileno()
-        with selectors.DefaultSelector() as selector:
-            selector.register(stream, selectors.EVENT_READ)
-            while len(self._held) < count:
-                if not selector.select(max(0.0, until - time.monotonic())):
-                    raise TimeoutError
-                chunk = os.read(stream, _CHUNK)
-                if not chunk:
-                    return None
-                self._held += chunk
+        while len(self._held) < count:
+            waiting = select.poll()
+            waiting.register(stream, select.POLLIN)
+            if not waiting.poll(max(0.0, until - time.monotonic()) * 1000):
+                raise TimeoutError
+            chunk = os.read(stream, _CHUNK)
+            if not chunk:
+                return None
+            self._held += chunk
         data = bytes(self._held[:count])
         del self._held[:count]
         return data

@@ -1,7 +1,7 @@
 """The process that reads files for `contained`: a parser that hangs, crashes or eats memory takes only this one down.
 
 It is given JSON lines: a job, the files of it, the next job. It answers in frames: four bytes each for the lengths of
-header and body, a JSON header, and as body an Arrow record batch of `ROWS`.
+header and body, a JSON header, and as body rows in JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, BinaryIO
 
-import pyarrow as pa
+import orjson
 
 from noria.errors import Unavailable
 from noria.lake.documents import Job, Maker
@@ -41,7 +41,6 @@ def main() -> None:
     orders, out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    pa.set_memory_pool(pa.system_memory_pool())
     job, parser = _job(orders.readline(), out)
     for line in orders:
         order = json.loads(line)
@@ -65,7 +64,7 @@ def _job(line: bytes, out: BinaryIO) -> tuple[Job, Parser]:
 def _read(job: Job, parser: Parser, path: str, out: BinaryIO) -> None:
     """Send a file's rows, and at last what became of it."""
     recoder = Recoder(job.encoding, job.kind in DECLARING)
-    maker = Maker(job, lambda batch: _say(out, {"rows": batch.num_rows, "offset": maker.offset}, batch.serialize()))
+    maker = Maker(job, lambda rows: _say(out, {"rows": len(rows), "offset": maker.offset}, orjson.dumps(rows)))
     try:
         with Input(path, job.kind, job.limits) as data:
             for base, piece in data.pieces(recoder):
@@ -85,16 +84,17 @@ def _read(job: Job, parser: Parser, path: str, out: BinaryIO) -> None:
         _say(out, {"fault": f"its reader failed: {said}", "offset": maker.offset})
     else:
         first = maker.first or Fault(0, "")
-        counts: dict[str, JsonValue] = {
+        told: dict[str, JsonValue] = {
+            "digest": digest,
             "documents": maker.documents,
             "quarantined": maker.quarantined,
-            "skipped": dict(maker.skipped),
-        }
-        told: dict[str, JsonValue] = {
+            "offset": first.offset,
+            "reason": first.reason,
             "encoding": "" if job.kind in BINARY else recoder.told(),
-            "columns": dict(maker.columns.types),
+            "skipped": {**maker.skipped},
+            "columns": {**maker.columns.types},
         }
-        _say(out, {"digest": digest, **counts, **told, "offset": first.offset, "reason": first.reason})
+        _say(out, told)
 
 
 def _items(job: Job, parser: Parser, base: int, piece: bytes | Fault, recoder: Recoder) -> Iterator[Item]:
@@ -113,7 +113,7 @@ def _items(job: Job, parser: Parser, base: int, piece: bytes | Fault, recoder: R
             yield item if isinstance(item, Skip) else Fault(offsets.of(item.offset), item.reason)
 
 
-def _say(out: BinaryIO, header: Mapping[str, JsonValue], body: pa.Buffer | bytes = b"") -> None:
+def _say(out: BinaryIO, header: Mapping[str, JsonValue], body: bytes = b"") -> None:
     head = json.dumps(header).encode()
     out.write(len(head).to_bytes(4, "big") + len(body).to_bytes(4, "big") + head)
     out.write(body)

@@ -1,4 +1,4 @@
-"""From a reader's items to documents: rows are checked, get their text and a key, and come in Arrow batches."""
+"""From a reader's items to documents: rows are checked and get their text. Few imports: a process starts with it."""
 
 from __future__ import annotations
 
@@ -8,32 +8,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-import pyarrow as pa
-
 from noria.lake.columns import Columns, holds
 from noria.lake.limited import FREE, Limits, TooMuch
 from noria.lake.rows import Fault, Item, Row, Skip, broken
-from noria.names import digest_of
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-ROWS = pa.schema(
-    [
-        ("key", pa.uint64()),
-        ("text", pa.string()),
-        ("fields", pa.string()),
-        ("conversation", pa.string()),
-        ("offset", pa.int64()),
-        ("reason", pa.string()),
-    ]
-)
-"""What is kept of a file: documents, whose id is their key unless another row of the source has the same, and faults,
-which have a reason. `conversation` is null where a document is one by itself."""
+Made = tuple[str | None, str | None, str | None, int, str | None]
+"""A document's text, fields as JSON, conversation (None where it is one by itself) and offset, and None; or None three
+times, the offset and the reason of a fault."""
 
 FAULTS = 100_000
 """A file with more broken rows than this, and more than good ones, is given up as a whole."""
 _BATCH_ROWS, _BATCH_CHARS = 4096, 4 << 20
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +55,10 @@ class Job:
 
 @dataclass(slots=True)
 class Maker:
-    """Makes documents of the items of one file and hands them on in batches of `ROWS`."""
+    """Makes documents of the items of one file and hands them on by the thousand."""
 
     job: Job
-    give: Callable[[pa.RecordBatch], None]
+    give: Callable[[list[Made]], None]
     offset: int = 0
     """Where the row began that was taken last."""
     documents: int = 0
@@ -78,7 +67,7 @@ class Maker:
     """The first fault."""
     skipped: Counter[str] = field(default_factory=Counter)
     columns: Columns = field(default_factory=Columns)
-    _rows: list[tuple[int, str | None, str | None, str | None, int, str | None]] = field(default_factory=list)
+    _rows: list[Made] = field(default_factory=list)
     _chars: int = 0
     _pending: int = 0
 
@@ -100,12 +89,8 @@ class Maker:
     def flush(self) -> None:
         """Hand on what is left."""
         if self._rows:
-            columns = [
-                pa.array(values, kind) for values, kind in zip(zip(*self._rows, strict=True), ROWS.types, strict=True)
-            ]
-            self._rows.clear()
-            self._pending = 0
-            self.give(pa.RecordBatch.from_arrays(columns, schema=ROWS))
+            rows, self._rows, self._pending = self._rows, [], 0
+            self.give(rows)
 
     def _checked(self, row: Row) -> Row | Fault:
         """The row, or why it cannot be used: too long, no text, a mapped column missing or empty, a wrong type."""
@@ -126,11 +111,13 @@ class Maker:
         return row
 
     def _unfit(self, row: Row) -> str | None:
-        chars = sum(len(name) + len(value) for name, value in row.fields.items())
+        chars = sum(map(len, row.fields)) + sum(map(len, row.fields.values()))
         if max(chars, len(row.text or "")) > self.job.limits.row_chars:
             return f"the row has more than row_chars = {self.job.limits.row_chars} characters"
-        found = (broken(name) or broken(value) for name, value in row.fields.items())
-        return next((reason for reason in found if reason), None)
+        for text in (row.text, row.conversation, *row.fields, *row.fields.values()):
+            if text and (reason := broken(text)):
+                return reason
+        return None
 
     def _document(self, row: Row) -> None:
         self.documents += 1
@@ -139,32 +126,21 @@ class Maker:
         shown = ((name, value.strip()) for name, value in row.fields.items() if name != key)
         text = row.text if row.text is not None else "\n".join(f"{name}: {value}" for name, value in shown if value)
         conversation = row.fields[key].strip() if key else row.conversation
-        fields = json.dumps(row.fields, ensure_ascii=False)
-        self._add(identity(self.job.source, text, 0), text, fields, conversation or None, row.offset)
+        fields = _JSON.encode(row.fields)
+        self._add((text, fields, conversation or None, row.offset, None))
 
     def _fault(self, fault: Fault) -> None:
         self.quarantined += 1
         reason = fault.reason[:1000].encode("utf-8", "backslashreplace").decode()
         self.first = self.first or Fault(fault.offset, reason)
-        self._add(0, None, None, None, fault.offset, reason)
+        self._add((None, None, None, fault.offset, reason))
         if self.quarantined > FAULTS and self.quarantined > self.documents:
             raise TooMuch(f"more than {FAULTS:,} of its rows are broken")
 
-    def _add(
-        self, key: int, text: str | None, fields: str | None, conversation: str | None, offset: int,
-        reason: str | None = None,
-    ) -> None:  # fmt: skip
-        self._rows.append((key, text, fields, conversation, offset, reason))
-        chars = len(text or "") + len(fields or "") + len(conversation or "") + len(reason or "")
+    def _add(self, row: Made) -> None:
+        self._rows.append(row)
+        chars = len(row[0] or "") + len(row[1] or "") + len(row[2] or "") + len(row[4] or "")
         self._chars += chars
         self._pending += chars
         if len(self._rows) >= _BATCH_ROWS or self._pending >= _BATCH_CHARS:
             self.flush()
-
-
-def identity(source: str, text: str, number: int) -> int:
-    """A document's id as a number: it depends on source and content only, so that it outlives a moved row or file.
-
-    `number` counts the rows of the source with the same text, from 0.
-    """
-    return int(digest_of([source, text, number]), 16)

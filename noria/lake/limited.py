@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import BinaryIO, cast
 
 from noria.lake.encoding import Recoder
 from noria.lake.parsers import ONE_ROW_A_PIECE, SEAMS
@@ -115,7 +116,7 @@ class Input:
         return chunk
 
     def _unpacked(self) -> Iterator[bytes]:
-        stream = gzip.GzipFile(fileobj=self)
+        stream = gzip.GzipFile(mode="rb", fileobj=cast(BinaryIO, self))
         while chunk := self._counted(stream.read(PIECE >> 3)):
             self._check(self.unpacked)
             yield chunk

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import json
 import os
 import re
 import stat
@@ -13,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import orjson
 
 from noria.lake.limited import too_large
 
@@ -81,8 +82,9 @@ def _matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
 
 def _file(path: Path, shown: Path, root: Path, inside: Path | None, file_mb: float) -> File:
     name = shown.relative_to(root).as_posix() if shown.is_relative_to(root) else shown.name
-    real = Path(os.path.realpath(path))
-    if inside is not None and path.is_symlink() and not real.is_relative_to(inside):
+    link = path.is_symlink()
+    real = Path(os.path.realpath(path)) if link else path
+    if inside is not None and link and not real.is_relative_to(inside):
         return File(name, str(path), 0, "", 0.0, f"it is a link out of the folder '{inside.name}'")
     try:
         found = os.lstat(real)
@@ -111,7 +113,9 @@ class Digests:
         if place.is_file():
             # Where it cannot be read only time is lost.
             with suppress(ValueError):
-                self._known = {path: (mark, digest) for path, (mark, digest) in json.loads(place.read_bytes()).items()}
+                self._known = {
+                    path: (mark, digest) for path, (mark, digest) in orjson.loads(place.read_bytes()).items()
+                }
 
     def of(self, file: File) -> str | None:
         """The digest of a file that has not changed since."""
@@ -129,7 +133,7 @@ class Digests:
     def save(self) -> None:
         """Write what was asked for, as one new file."""
         if self._seen != self._known:
-            replace(self._place, json.dumps(self._seen, ensure_ascii=False).encode())
+            replace(self._place, orjson.dumps(self._seen))
 
 
 def sha256(path: str) -> str:

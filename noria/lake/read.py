@@ -22,8 +22,8 @@ from noria.lake import parsers, sql
 from noria.lake.columns import MOST, shown, union
 from noria.lake.contained import Outcome, Reader
 from noria.lake.crawl import kept as kept_pages
-from noria.lake.documents import Job, Maker, identity
-from noria.lake.kept import Entry, Kept, Pack
+from noria.lake.documents import Job, Maker
+from noria.lake.kept import Entry, Kept, Pack, identity
 from noria.lake.limited import Limits
 from noria.lake.listing import Digests, File, changed, local_files, sha256
 from noria.lake.objects import Store, is_remote
@@ -184,16 +184,17 @@ class Reading:
             if entry.whole:
                 quarantine.add({**told, "offset": entry.offset, "reason": entry.reason})
             for batch in self.kept.batches(entry):
-                good = pc.is_null(batch["reason"])
-                documents.add_batch(_documents(batch.filter(good), {**told, "digest": entry.digest}, again, numbers))
-                bad = batch.filter(pc.invert(good))
-                quarantine.add_batch(_shaped(QUARANTINE, bad, told))
+                if entry.quarantined:
+                    good = pc.is_null(batch["reason"])
+                    quarantine.add_batch(_shaped(QUARANTINE, batch.filter(pc.invert(good)), told))
+                    batch = batch.filter(good)
+                documents.add_batch(_documents(batch, {**told, "digest": entry.digest}, again, numbers))
 
 
 def _repeated(kept: Kept) -> set[int]:
     """Keys that several rows of a source have."""
-    keys = [batch["key"].filter(pc.is_null(batch["reason"])) for entry in kept.entries for batch in kept.batches(entry)]
-    found = np.sort(pa.chunked_array(keys, pa.uint64()).to_numpy())
+    keys = [batch["key"].to_numpy() for entry in kept.entries for batch in kept.batches(entry)]
+    found = np.sort(np.concatenate([np.zeros(1, np.uint64), *keys]))
     return set(found[1:][found[1:] == found[:-1]].tolist())
 
 
@@ -210,7 +211,8 @@ def _documents(
                 if number:
                     keys[at] = identity(told["source"], batch["text"][at].as_py(), number)
     ids = pa.array([f"{key:016x}" for key in keys], pa.string())
-    conversation = pc.coalesce(batch["conversation"], ids)
+    conversation = batch["conversation"]
+    conversation = ids if conversation.null_count == len(ids) else pc.coalesce(conversation, ids)
     return _shaped(DOCUMENTS, batch, told, {"id": ids, "conversation": conversation})
 
 
@@ -246,7 +248,7 @@ def read(place: Place, found: list[Found], reader: Reader, told: Callable[[int, 
             entries[number] = replace(same, name=each.file.name)
     rest = [number for number in range(len(found)) if number not in entries]
     done = len(entries)
-    with closing(Pack(place.folder)) as pack:
+    with closing(Pack(place.folder, place.source.name)) as pack:
         for number, outcome in zip(rest, _parsed(place, [found[number] for number in rest], reader, pack), strict=True):
             told(done, found[number].file.name)
             each, done = found[number], done + 1
@@ -254,7 +256,7 @@ def read(place: Place, found: list[Found], reader: Reader, told: Callable[[int, 
                 raise _conflict(each.file.name)
             entries[number] = _entry(each, key + each.kind, outcome, pack)
     now = [entries[number] for number in range(len(found))]
-    kept.save(now)
+    kept.save(now, pack)
     shutil.rmtree(place.folder / "fetched", ignore_errors=True)
     return Reading(place, kept, changed(before, {entry.name: entry.digest for entry in now}), columns)
 
@@ -264,10 +266,11 @@ _PARSING = {"name", "kind", "map", "columns", "encoding", "limits", "record", "m
 
 
 def _entry(found: Found, key: str, told: Outcome, pack: Pack | None = None) -> Entry:
-    first = pack.count - told.batches if pack is not None else 0
-    name = pack.name if pack is not None and told.batches else ""
+    name, place = "", (0, 0)
+    if pack is not None and told.rows:
+        name, place = pack.name, pack.place(pack.count - told.rows)
     return Entry(
-        found.file.name, found.digest, key, name, first, told.batches, told.documents, told.quarantined, told.offset,
+        found.file.name, found.digest, key, name, *place, told.rows, told.documents, told.quarantined, told.offset,
         told.reason, told.encoding, told.skipped, told.columns, told.whole, told.passing,
     )  # fmt: skip
 
@@ -282,7 +285,7 @@ def _parsed(place: Place, found: list[Found], reader: Reader, pack: Pack) -> Ite
                 yield from (_taken(each.answer, job, pack) for each in group if each.answer is not None)
                 continue
             files = [(_local(each, store, place), each.file.size) for each in group]
-            yield from reader.read(job, files, pack.add)
+            yield from reader.read(job, files, pack.take)
 
 
 def _job(source: SourceSettings, kind: str) -> Job:
@@ -308,13 +311,13 @@ def _local(found: Found, store: Store | None, place: Place) -> str:
 def _taken(answer: sql.Answer, job: Job, pack: Pack) -> Outcome:
     """The rows of a query, which come from no parser, as documents."""
     began = pack.count
-    maker = Maker(job, pack.add)
+    maker = Maker(job, pack.take)
     for item in answer.items():
         maker.take(item, inf)
     maker.flush()
     first = maker.first or Fault(0, "")
     return Outcome(
-        first.offset, first.reason, batches=pack.count - began, digest=answer.digest, documents=maker.documents,
+        first.offset, first.reason, rows=pack.count - began, digest=answer.digest, documents=maker.documents,
         quarantined=maker.quarantined, skipped=dict(maker.skipped), columns=dict(maker.columns.types),
     )  # fmt: skip
 

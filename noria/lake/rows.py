@@ -66,7 +66,7 @@ def decode(data: bytes) -> tuple[str, int]:
 
 def broken(text: str) -> str | None:
     """Why this text cannot be stored, or None when it can."""
-    found = _SURROGATE.search(text)
+    found = None if text.isascii() else _SURROGATE.search(text)
     if not found:
         return None
     code = ord(found[0])

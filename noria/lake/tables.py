@@ -13,7 +13,6 @@ from typing import Any, Literal
 import yaml
 
 from noria.lake.rows import Fault, Item, Row, Skip, as_text, broken, decode, size
-from noria.names import digest_of
 
 _DELIMITERS = ",;\t|"
 _PROBE = 20
@@ -204,6 +203,8 @@ def _pairs(turns: object, number: int) -> Iterator[Item]:
     if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
         yield Fault(number, f"conversation {number} is not a list of texts")
         return
+    from noria.names import digest_of
+
     conversation = digest_of(["conversation", *turns])
     for at in range(0, len(turns) - 1, 2):
         yield Row({"question": turns[at], "answer": turns[at + 1]}, number, conversation=conversation)
