@@ -78,18 +78,26 @@ def find(place: Place) -> list[Found]:
     if source.kind == "sql":
         answer = sql.ask(place.source, place.settings.root, place.folder, place.line("url"))
         return [Found(File(answer.name, "", 0, "", 0.0), answer.digest, answer)]
-    pattern, store = source.path or "", place.store()
-    if store is not None:
-        files = store.files(source.limits.file_mb)
-    else:
-        files = local_files(pattern, place.settings.root, source.limits.file_mb)
-    if not files:
-        hint = _HINT if store is not None else f"relative patterns start from '{place.settings.root}'"
-        raise Invalid(f"source '{source.name}': no file matches '{pattern}'", hint, where=place.line("path"))
+    store = place.store()
+    files = listed(place, store)
     digests = Digests(place.folder / "digests.json")
     found = [_digested(file, digests, store, place) for file in files]
     digests.save()
     return found
+
+
+def listed(place: Place, store: Store | None = None) -> list[File]:
+    """The files that the source's path names, in the order of their names; `store` is theirs, if it is open already.
+
+    Raises Invalid when there is none, Unavailable when the store cannot be reached.
+    """
+    source, store = place.source, store or place.store()
+    pattern, most = source.path or "", source.limits.file_mb
+    files = local_files(pattern, place.settings.root, most) if store is None else store.files(most)
+    if not files:
+        hint = _HINT if store is not None else f"relative patterns start from '{place.settings.root}'"
+        raise Invalid(f"source '{source.name}': no file matches '{pattern}'", hint, where=place.line("path"))
+    return files
 
 
 _HINT = "check the address, and what the credentials may list"
