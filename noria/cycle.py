@@ -124,22 +124,25 @@ def turn(
                 if stop():
                     break
                 started(stage.name, number, len(due))
-                step = run_stage(stage, platform, name, task, here.id, done, progress, before.get(stage.name))
-                done[stage.name] = step.artifact
-                steps.append(step)
-                finished(step)
+                steps.append(run_stage(stage, platform, name, task, here.id, done, progress, before.get(stage.name)))
+                done[stage.name] = steps[-1].artifact
+                finished(steps[-1])
         except Invalid:
-            # What is wrong will be put right, in files too: a cycle that went on would not look at them again.
-            if not cycle:
-                platform.runs.save(here.model_copy(update={"ended": platform.clock.now()}))
+            if not cycle:  # A cycle that went on would not look again at what is put right.
+                _end(platform, here, None)
             raise
         decision = Decision.model_validate(_decided(done)) if "release" in done else None
         # Who asked for a part has it: the next turn looks at sources and traffic anew. A named cycle has more to come.
         if decision is not None or (until and not cycle and len(steps) == len(due)):
-            verdict = decision.verdict if decision else None
-            here = here.model_copy(update={"ended": platform.clock.now(), "verdict": verdict})
-            platform.runs.save(here)
+            here = _end(platform, here, decision)
         return Turn(here, tuple(steps), decision)
+
+
+def _end(platform: Platform, cycle: Cycle, decision: Decision | None) -> Cycle:
+    verdict = decision.verdict if decision else None
+    ended = cycle.model_copy(update={"ended": platform.clock.now(), "verdict": verdict})
+    platform.runs.save(ended)
+    return ended
 
 
 def _told(cycle: Cycle, made: dict[str, Artifact], due: tuple[Stage, ...]) -> Turn:

@@ -79,6 +79,7 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     quarantine.write(work.out / "quarantine.parquet")
     shutil.rmtree(spill, ignore_errors=True)
     traffic = _traffic(work, observed.get("traffic"))
+    work.progress.update("sources", 1, 1)
     return {"documents": documents.count, "quarantined": quarantine.count, "sources": counts, **traffic}
 
 

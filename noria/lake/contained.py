@@ -29,6 +29,13 @@ _AHEAD_BYTES = 32 << 10
 _START = 120.0
 """Seconds for the process to start."""
 _CHUNK = 1 << 20
+_CODE = """
+import json, sys
+sys.path[:] = json.loads(sys.argv.pop(1))
+from noria.lake.contained_worker import main
+main()
+"""
+"""It finds modules where this process does, and not in whatever folder it was started from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ class Reader:
     def _open(self, job: Job) -> None:
         if self._process is None:
             self._said, self._held, self._used = tempfile.TemporaryFile(), bytearray(), False  # noqa: SIM115 - closed with the process
-            command = [sys.executable, "-m", "noria.lake.contained_worker", str(os.getpid())]
+            command = [sys.executable, "-P", "-c", _CODE, json.dumps(sys.path), str(os.getpid())]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, start_new_session=True
             )

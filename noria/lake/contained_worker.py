@@ -53,7 +53,6 @@ def main() -> None:
 
 def _job(line: bytes, out: BinaryIO) -> tuple[Job, Parser]:
     job = Job.of(line)
-    sys.path[:] = job.path
     module, _, name = job.parser.partition(":")
     parser: Parser = partial(getattr(import_module(module), name), **job.options)
     _bound_memory(job.limits.memory_mb << 20)
@@ -102,7 +101,7 @@ def _items(job: Job, parser: Parser, base: int, piece: bytes | Fault, recoder: R
         yield piece
         return
     told = piece if job.kind in BINARY else recoder.utf8(piece)
-    if job.kind not in BYTE_OFFSETS:
+    if job.kind not in BYTE_OFFSETS or not (base or recoder.change):
         yield from parser(told)
         return
     offsets = Offsets(base + len(recoder.mark), told, recoder.change if told is not piece else "")
@@ -151,7 +150,3 @@ def _bound(what: int, most: int) -> None:
 def allowed(seconds: float, size: int) -> float:
     """Seconds that a file of `size` bytes may take."""
     return seconds * (1 + size / PIECE_OF_TIME)
-
-
-if __name__ == "__main__":
-    main()

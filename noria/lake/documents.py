@@ -27,9 +27,8 @@ _JSON = json.JSONEncoder(ensure_ascii=False)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is the same for all files of a source; `parser` is `module:function`, `path` where modules are found."""
+    """What is the same for all files of a source; `parser` is `module:function`."""
 
-    path: list[str]
     parser: str
     kind: str
     source: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -93,18 +92,26 @@ def find(place: Place) -> list[Found]:
             Found(File(page.url, str(file), size, page.digest, inf), page.digest, kind=page.kind)
             for page, size, file in pages
         ]
-    pattern, store = source.path or "", place.store()
-    if store is not None:
-        files = store.files(source.limits.file_mb)
-    else:
-        files = local_files(pattern, place.settings.root, source.limits.file_mb)
-    if not files:
-        hint = _HINT if store is not None else f"relative patterns start from '{place.settings.root}'"
-        raise Invalid(f"source '{source.name}': no file matches '{pattern}'", hint, where=place.line("path"))
+    store = place.store()
+    files = listed(place, store)
     digests = Digests(place.folder / "digests.json")
     found = [_digested(file, digests, store, place) for file in files]
     digests.save()
     return found
+
+
+def listed(place: Place, store: Store | None = None) -> list[File]:
+    """The files that the source's path names, in the order of their names; `store` is theirs, if it is open already.
+
+    Raises Invalid when there is none, Unavailable when the store cannot be reached.
+    """
+    source, store = place.source, store or place.store()
+    pattern, most = source.path or "", source.limits.file_mb
+    files = local_files(pattern, place.settings.root, most) if store is None else store.files(most)
+    if not files:
+        hint = _HINT if store is not None else f"relative patterns start from '{place.settings.root}'"
+        raise Invalid(f"source '{source.name}': no file matches '{pattern}'", hint, where=place.line("path"))
+    return files
 
 
 _HINT = "check the address, and what the credentials may list"
@@ -295,7 +302,7 @@ def _job(source: SourceSettings, kind: str) -> Job:
         named, options = f"{parser.func.__module__}:{parser.func.__qualname__}", dict(parser.keywords)
     limits = Limits(**source.limits.model_dump())
     needs = {str(name): column for name, column in source.map.items()}
-    return Job(list(sys.path), named, kind, source.name, needs, source.columns, source.encoding, limits, options)
+    return Job(named, kind, source.name, needs, source.columns, source.encoding, limits, options)
 
 
 def _local(found: Found, store: Store | None, place: Place) -> str:

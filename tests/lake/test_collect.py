@@ -5,85 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-from pydantic import JsonValue
+from project import Project
 
 from noria.errors import Conflict, Invalid, Unavailable
-from noria.lake import collect
-from noria.ports import Platform
-from noria.settings import Settings, load
-from noria.stage import Look, Work
-from noria.types import Document, Feedback, Interaction
-
-HEAD = """
-[project]
-name = "shop"
-[engines.local]
-kind = "llamacpp"
-model = "none"
-[tasks.help]
-sources = ["data"]
-base = "none"
-engine = "local"
-"""
-
-
-class Silence:
-    """Port Traffic with nothing in it."""
-
-    def ship(self) -> int:
-        return 0
-
-    def mark(self) -> JsonValue:
-        return None
-
-    def read(self, mark: JsonValue) -> tuple[list[Interaction], list[Feedback]]:
-        return [], []
-
-    def interaction(self, identity: str) -> Interaction | None:
-        return None
-
-
-class Quiet:
-    """Progress that nobody watches."""
-
-    def update(self, label: str, done: float, total: float, note: str = "") -> None:
-        assert done <= total
-
-
-class Project:
-    """A folder with a noria.toml and one source, or with a noria.toml of its own."""
-
-    def __init__(self, root: Path, source: str | None, task: str = "help") -> None:
-        self.root, self.task = root, task
-        if source is not None:
-            (root / "noria.toml").write_text(f'{HEAD}[[sources]]\nname = "data"\n{source}\n')
-
-    @property
-    def platform(self) -> Platform:
-        used = {"settings": self.settings, "traffic": Silence()}
-        parts: dict[str, Any] = {part.name: used.get(part.name) for part in fields(Platform)}
-        return Platform(**parts)
-
-    @property
-    def settings(self) -> Settings:
-        return load(self.root / "noria.toml")
-
-    def observed(self) -> JsonValue:
-        return collect.observes(Look(self.platform, self.task, self.settings.tasks[self.task], {}))
-
-    def run(self, observed: JsonValue = None) -> dict[str, list[dict[str, Any]]]:
-        out = self.root / "out"
-        out.mkdir(exist_ok=True)
-        seen = self.observed() if observed is None else observed
-        task = self.settings.tasks[self.task]
-        collect.work(Work(self.platform, self.task, task, "c", {}, seen, out, Quiet()))
-        return {file.stem: pq.read_table(file).to_pylist() for file in out.glob("*.parquet")}
+from noria.types import Document
 
 
 def test_records_carry_their_provenance(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from test_collect import Project
+from project import Project
 
 from noria.lake.arrow import arrow_rows
 from noria.lake.rows import Row
