@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from project import Project
+from small_project import Project
 
 from noria.errors import Conflict, Invalid, Unavailable
 from noria.types import Document

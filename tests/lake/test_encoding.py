@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from project import Project
+from small_project import Project
 
 from noria.errors import Invalid
 from noria.lake.encoding import Recoder, guess

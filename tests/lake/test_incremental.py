@@ -10,7 +10,7 @@ from typing import Any
 
 import exploding
 import pytest
-from project import Project
+from small_project import Project
 
 from noria.errors import Conflict, Invalid
 from noria.lake import kept, parsers, read

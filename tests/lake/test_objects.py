@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from project import Project
+from small_project import Project
 
 from noria.errors import Invalid, NotFound, Unavailable
 from noria.lake import objects

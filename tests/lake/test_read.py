@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from project import Project
+from small_project import Project
 
 from noria.errors import Invalid
 from noria.lake import limited, parquet

@@ -16,7 +16,7 @@ from typing import Any
 import exploding
 import psutil
 import pytest
-from project import Project
+from small_project import Project
 
 from noria.lake import parsers
 from noria.lake.rows import Item
@@ -227,7 +227,7 @@ PARENT = """
 import sys
 from pathlib import Path
 import exploding
-from project import Project
+from small_project import Project
 from noria.lake import parsers
 parsers.PARSERS["text"] = exploding.tells
 Project(Path(sys.argv[1]), sys.argv[2]).run()
