@@ -58,7 +58,7 @@ class Rules:
 
     def told(self, finding: Finding, value: str) -> str:
         """What stands in the place of a finding."""
-        actions: Mapping[str, ScrubAction] = {**self.settings.actions}
+        actions: Mapping[str, ScrubAction] = {kind: each for kind, each in self.settings.actions.items()}
         action = actions.get(finding.kind, self.settings.action)
         if action == "pseudonym":
             return f"<{finding.kind}:{pseudonym(self.key, finding.kind, value)}>"
