@@ -15,13 +15,12 @@ from noria.gateway.batch import forget as batches
 from noria.ports import Platform
 from noria.registry import forgetting
 from noria.traffic import forget as log
-from noria.traffic.ship import parsed
 from noria.types import Ref
 from noria.wiring import local_lake
 
 NOT_FOUND = (
-    "texts of others that mention the person, sources in files and databases, backups, and what MLflow or a collector "
-    "of traces was sent are not looked into"
+    "texts of others that mention the person, sources in files and databases, backups, what judges remember, and what "
+    "MLflow or a collector of traces was sent are not looked into"
 )
 """What forgetting does not reach; said each time."""
 
@@ -38,8 +37,7 @@ def forget(platform: Platform, user: str, actor: str, *, logged: bool, dry: bool
         person = log.find(state / "segments", lake, name)
 
         def mine(text: str) -> bool:
-            record = parsed(text.encode())
-            return record is not None and person.mine(record)
+            return person.record(text) is not None
 
         traces = forgetting.trace(platform, mine, person.conversations, _comparisons(platform))
         owners = () if logged else [key.id for key in platform.keys.all() if key.name == user]

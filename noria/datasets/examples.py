@@ -22,7 +22,7 @@ from noria.datasets.rows import (
     write_sides,
 )
 from noria.datasets.schema import rows_of
-from noria.datasets.scrub import Recognise, Scrubber, keeps, keeps_document, params_of, rules_of
+from noria.datasets.scrub import Recognise, Scrubber, counted_before, keeps, keeps_document, params_of, rules_of
 from noria.datasets.shingles import words
 from noria.datasets.split import Sides, split
 from noria.errors import Invalid
@@ -67,7 +67,8 @@ def work(work: Work, recogniser: Callable[[], Recognise] | None = None) -> Mappi
     """
     rules = rules_of(work.task.scrub, work.platform.settings.state)
     named = work.task.scrub.names or work.task.scrub.places
-    scrubber = Scrubber(rules, recogniser() if recogniser is not None and named else None)
+    before = counted_before(work.inputs["documents"].meta)
+    scrubber = Scrubber(rules, recogniser() if recogniser is not None and named else None, before)
     every = _gather(work, scrubber)
     gathered = [example for example in every if keeps(example)]
     unique = _unique(gathered)

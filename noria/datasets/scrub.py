@@ -18,7 +18,7 @@ from pydantic import JsonValue
 
 from noria.errors import Invalid
 from noria.guards import personal
-from noria.settings import ScrubSettings
+from noria.settings import ScrubAction, ScrubSettings
 from noria.types import Document, Example, Finding, Message, digest_of
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Rules:
 
     def told(self, finding: Finding, value: str) -> str:
         """What stands in the place of a finding."""
-        action = self.settings.actions.get(finding.kind, self.settings.action)  # type: ignore[call-overload]
+        actions: Mapping[str, ScrubAction] = {kind: each for kind, each in self.settings.actions.items()}
+        action = actions.get(finding.kind, self.settings.action)
         if action == "pseudonym":
             return f"<{finding.kind}:{pseudonym(self.key, finding.kind, value)}>"
         return f"<{finding.kind}>{DROP}" if action == "drop" else f"<{finding.kind}>"
@@ -122,16 +123,22 @@ def params_of(settings: ScrubSettings, state: Path) -> dict[str, JsonValue]:
 
 
 class Scrubber:
-    """Takes personal data out of texts and counts what it took out."""
+    """Takes personal data out of texts and counts what it took out.
 
-    def __init__(self, rules: Rules = Rules(), recognise: Recognise | None = None) -> None:
-        self.counts: Counter[str] = Counter()
+    `documents` is what an earlier step has counted in documents, which are left as they are then, but for names.
+    """
+
+    def __init__(
+        self, rules: Rules = Rules(), recognise: Recognise | None = None, documents: Mapping[str, int] | None = None
+    ) -> None:
+        self.counts: Counter[str] = Counter(documents or {})
         self._rules = rules
         self._recognise = recognise
+        self._done = documents is not None and recognise is None
 
     def aside(self) -> Scrubber:
         """One that does the same and counts for itself."""
-        return Scrubber(self._rules, self._recognise)
+        return Scrubber(self._rules, self._recognise, {} if self._done else None)
 
     def text(self, text: str) -> str:
         """One text, counted."""
@@ -145,6 +152,8 @@ class Scrubber:
 
     def document(self, document: Document) -> Document:
         """A document: its text is counted, its fields repeat the text and are not."""
+        if self._done:
+            return document
         fields = {name: self._clean(value)[0] for name, value in document.fields.items()}
         text = self.text(document.text)
         return document.model_copy(
@@ -220,9 +229,15 @@ def scrubbed(rules: Rules) -> Callable[[Batches], Batches]:
     return scrub
 
 
-def counts_of(found: Iterable[Mapping[str, int] | str]) -> dict[str, int]:
-    """The sum of the column `personal` (or of counts), by kind in order."""
+def counts_of(found: Iterable[str]) -> dict[str, int]:
+    """The sum of the column `personal`, by kind in order."""
     total: Counter[str] = Counter()
     for each in found:
-        total.update(json.loads(each) if isinstance(each, str) else each)
+        total.update(json.loads(each))
     return dict(sorted(total.items()))
+
+
+def counted_before(meta: Mapping[str, JsonValue]) -> dict[str, int] | None:
+    """What `scrubbed` has found, as the meta of the artifact has it; None where documents were not scrubbed."""
+    found = meta.get("personal_data")
+    return {kind: int(str(number)) for kind, number in found.items()} if isinstance(found, dict) else None

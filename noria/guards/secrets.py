@@ -28,9 +28,6 @@ _BITS = 3.0
 _RANDOM_BITS = 3.2
 """The same where no prefix vouches for it; English words of that length have less, or no digit."""
 
-_LONG = 16
-"""Every kind has a word of that many characters at least, an address, or the head of a private key."""
-
 _BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _BODY = re.compile(r"(?:(?:Proc-Type|DEK-Info|Version|Comment|Hash):[^\n]{0,200}|[A-Za-z0-9+/=\s\\])*")
@@ -104,13 +101,12 @@ def find(text: str) -> list[Finding]:
     """
     folded = text.lower()
     found = _announced(text) if any(word in folded for word in _ANNOUNCERS) else []
-    if max(map(len, text.split()), default=0) >= _LONG or "://" in text or "-----BEGIN" in text:
-        found += _private_keys(text) if "PRIVATE KEY" in text else []
-        found += _prefixed(text)
-        if "://" in text:
-            found += _addresses(text)
-        if any(word in folded for word in _ASSIGNERS):
-            found += _assigned(text)
+    found += _private_keys(text) if "PRIVATE KEY" in text else []
+    found += _prefixed(text)
+    if "://" in text:
+        found += _addresses(text)
+    if any(word in folded for word in _ASSIGNERS):
+        found += _assigned(text)
     found.sort(key=lambda each: (each.start, -each.end))
     apart: list[Finding] = []
     for each in found:

@@ -23,14 +23,20 @@ from noria.types import Feedback, Interaction
 
 @dataclass(slots=True)
 class Person:
-    """What the log has of a person: ids of interactions, names of conversations, number of notes, by task."""
+    """What the log has of a person: ids of interactions and of feedback, names of conversations."""
 
     user: str
     """As the log has it: a keyed hash."""
     interactions: set[str] = field(default_factory=set)
     conversations: set[str] = field(default_factory=set)
-    tasks: set[str] = field(default_factory=set)
     feedback: set[str] = field(default_factory=set)
+
+    def record(self, text: str) -> Interaction | Feedback | None:
+        """A line of the log if it is this person's, or says something of what is."""
+        if self.user not in text and "feedback" not in text:
+            return None
+        found = parsed(text.encode())
+        return found if found is not None and self.mine(found) else None
 
     def mine(self, record: Interaction | Feedback) -> bool:
         """Whether a record is this person's, or says something of what is."""
@@ -45,7 +51,6 @@ class Person:
         else:
             self.interactions.add(record.id)
             self.conversations.add(record.conversation)
-            self.tasks.add(record.task)
 
 
 def find(segments: Path, lake: Path, user: str) -> Person:
@@ -55,8 +60,9 @@ def find(segments: Path, lake: Path, user: str) -> Person:
     with locked(lake / FOLDER / ".lock"):
         # Feedback may come in another file, and sooner, than what it speaks of.
         for wanted in (Interaction, Feedback):
-            for record in _records(segments, lake / FOLDER):
-                if isinstance(record, wanted) and person.mine(record):
+            for text in _records(segments, lake / FOLDER):
+                record = person.record(text)
+                if isinstance(record, wanted):
                     person.take(record)
     return person
 
@@ -76,22 +82,16 @@ def forget(segments: Path, lake: Path, person: Person) -> None:
                 file.unlink()
 
 
-def _records(segments: Path, folder: Path) -> Iterator[Interaction | Feedback]:
+def _records(segments: Path, folder: Path) -> Iterator[str]:
     for file in sorted(folder.glob(f"[!.]*{PARQUET}")):
-        for text in pq.read_table(file, columns=["record"])["record"].to_pylist():
-            if (record := parsed(text.encode())) is not None:
-                yield record
+        yield from pq.read_table(file, columns=["record"])["record"].to_pylist()
     for file in sorted(segments.glob(f"*{SUFFIX}")):
-        for line in file.read_bytes().splitlines():
-            if line.strip() and (record := parsed(line)) is not None:
-                yield record
+        yield from (line.decode(errors="replace") for line in file.read_bytes().splitlines())
 
 
 def _out_of_parquet(file: Path, person: Person) -> None:
     table = pq.read_table(file)
-    mine = [
-        (record := parsed(text.encode())) is not None and person.mine(record) for text in table["record"].to_pylist()
-    ]
+    mine = [person.record(text) is not None for text in table["record"].to_pylist()]
     if not any(mine):
         return
     segment, start, end = file.stem.rsplit("-", 2)
@@ -114,8 +114,7 @@ def _out_of_segment(file: Path, person: Person) -> None:
     try:
         at = 0
         for line in file.read_bytes().splitlines(keepends=True):
-            record = parsed(line) if line.endswith(b"\n") and line.strip() else None
-            if record is not None and person.mine(record):
+            if line.endswith(b"\n") and person.record(line.decode(errors="replace")) is not None:
                 os.pwrite(fd, b" " * (len(line) - 1), at)
             at += len(line)
         os.fsync(fd)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from noria.datasets.scrub import (
     Rules,
     Scrubber,
+    counted_before,
     counts_of,
     keeps_document,
     params_of,
@@ -115,6 +116,18 @@ def test_the_last_step_of_cleaning_works_on_batches() -> None:
     assert counts_of(out.column("personal").to_pylist()) == {"email": 1}
     (empty,) = step(iter([batch.slice(0, 0)]))
     assert empty.num_rows == 0
+
+
+def test_documents_that_were_scrubbed_before_are_counted_and_left() -> None:
+    scrubber = Scrubber(Rules(), documents={"email": 7})
+    mail = document(1, "a@b.example")
+    assert scrubber.document(mail) is mail
+    assert scrubber.aside().document(mail) is mail
+    assert scrubber.text("c@d.example") == "<email>"
+    assert scrubber.counts == {"email": 8}
+    assert Scrubber(Rules(ScrubSettings(names=True)), jane, {}).document(document(2, "Jane")).text == "<name>"
+    assert counted_before({"personal_data": {"email": 7}}) == {"email": 7}
+    assert counted_before({}) is None
 
 
 def jane(text: str, kinds: Sequence[str]) -> list[Finding]:

@@ -41,9 +41,8 @@ def test_only_the_person_is_forgotten_and_the_writer_goes_on(places: tuple[Path,
     others = [interaction(n) for n in range(10, 14)]
     said_of_mine = feedback(mine[0]).model_copy(update={"user": "b" * 16})
     with SegmentWriter(places[0]) as writer:
-        records: tuple[Interaction | Feedback, ...] = (*mine[:2], *others[:2], said_of_mine, feedback(others[0]))
-        for record in records:
-            writer.append(line(record))
+        for each in (*map(line, (*mine[:2], *others[:2])), line(said_of_mine), line(feedback(others[0]))):
+            writer.append(each)
         before = log.mark()
         for record in (mine[2], others[2]):
             writer.append(line(record))
@@ -51,7 +50,6 @@ def test_only_the_person_is_forgotten_and_the_writer_goes_on(places: tuple[Path,
         assert person.interactions == {each.id for each in mine[:3]}
         assert person.conversations == {"m0", "m1", "m2"}
         assert person.feedback == {said_of_mine.id}
-        assert person.tasks == {"helpdesk"}
         writer.append(line(mine[3]))
         forget(*places, person)
         writer.append(line(others[3]))
