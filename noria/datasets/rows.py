@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
-from noria.types import Document, Example, Feedback, Interaction, Split
+from noria.datasets.split import Side
+from noria.types import Document, Example, Feedback, Interaction, Message
 
 DOCUMENT_COLUMNS = ("id", "source", "text", "fields", "conversation", "file", "offset", "digest")
 """Columns of `documents.parquet`; `fields` is JSON text, `offset` an integer, all others are strings."""
@@ -31,7 +32,24 @@ EXAMPLES = pa.schema(
 )
 """Columns of `noria.types.Example`; `messages` is JSON text."""
 
-SIDES = pa.schema([("member", pa.string()), ("side", pa.string())])
+SIDES = pa.schema([("member", pa.string()), ("side", pa.string()), ("sealed", pa.int32())])
+"""Digest of a question, conversation or user; its side; the number of its sealed set, 0 for training."""
+
+PAIRS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("origin", pa.string()),
+        ("conversation", pa.string()),
+        ("messages", pa.string()),
+        ("context", pa.string()),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+    ]
+)
+"""Preference pairs: to these messages `chosen` was preferred over `rejected`."""
+
+SUSPECTS = pa.schema([("row", pa.string()), ("rule", pa.string()), ("score", pa.float64())])
+"""Ids of examples that look planted, by which rule, and how surely in [0, 1]; texts are not kept."""
 
 
 def read_documents(file: Path, sources: Sequence[str]) -> Iterator[Document]:
@@ -54,10 +72,16 @@ def read_feedback(file: Path) -> list[Feedback]:
 
 def write_examples(examples: Iterable[Example], file: Path) -> None:
     """Write examples, sorted by id."""
-    rows = [example.model_dump(mode="json") for example in examples]
-    for row in rows:
-        row["messages"] = json.dumps(row["messages"], ensure_ascii=False)
-    write_table(pa.Table.from_pylist(rows, schema=EXAMPLES), "id", file)
+    rows = list(examples)
+    columns: list[list[str | None]] = [
+        [as_json(row.messages) if name == "messages" else getattr(row, name) for row in rows] for name in EXAMPLES.names
+    ]
+    write_table(pa.table(columns, schema=EXAMPLES), "id", file)
+
+
+def as_json(messages: Sequence[Message]) -> str:
+    """Messages as the tables hold them."""
+    return json.dumps([{"role": each.role, "content": each.content} for each in messages], ensure_ascii=False)
 
 
 def read_examples(file: Path) -> list[Example]:
@@ -66,16 +90,20 @@ def read_examples(file: Path) -> list[Example]:
     return [Example(**{**row, "messages": json.loads(row["messages"])}) for row in rows]
 
 
-def write_sides(sides: Mapping[str, Split], file: Path) -> None:
+def write_sides(sides: Mapping[str, Side], file: Path) -> None:
     """Write which side each member was assigned to."""
-    rows = [{"member": member, "side": side} for member, side in sides.items()]
-    write_table(pa.Table.from_pylist(rows, schema=SIDES), "member", file)
+    members = list(sides)
+    columns = [members, [sides[member].split for member in members], [sides[member].sealed for member in members]]
+    write_table(pa.table(columns, schema=SIDES), "member", file)
 
 
-def read_sides(file: Path) -> dict[str, Split]:
-    """Read back what `write_sides` wrote."""
+def read_sides(file: Path) -> dict[str, Side]:
+    """Read back what `write_sides` wrote; test rows of old tables are of the first sealed set."""
     table = pq.read_table(file, partitioning=None)
-    return dict(zip(table["member"].to_pylist(), table["side"].to_pylist(), strict=True))
+    members, sides = table["member"].to_pylist(), table["side"].to_pylist()
+    old = "sealed" not in table.column_names
+    sealed = [int(side == "test") for side in sides] if old else table["sealed"].to_pylist()
+    return {member: Side(side, number) for member, side, number in zip(members, sides, sealed, strict=True)}
 
 
 def write_table(table: pa.Table, key: str, file: Path) -> None:

@@ -7,7 +7,9 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
+from noria.settings.poisoning import PoisoningSettings
 from noria.settings.source import SourceSettings
+from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
 from noria.settings.task import (
     Action,
     ArmSettings,
@@ -31,6 +33,7 @@ __all__ = [
     "ContextSettings",
     "Detector",
     "EngineSettings",
+    "FeedbackSettings",
     "GateSettings",
     "GatewaySettings",
     "GuardSettings",
@@ -42,6 +45,7 @@ __all__ = [
     "Method",
     "Name",
     "Need",
+    "PoisoningSettings",
     "PriceSettings",
     "ProjectSettings",
     "RecipeSettings",
@@ -51,6 +55,8 @@ __all__ = [
     "Settings",
     "Share",
     "SourceSettings",
+    "SplitSettings",
+    "SyntheticSettings",
     "Table",
     "TaskSettings",
     "ThresholdSettings",

@@ -17,7 +17,9 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
+from noria.settings.poisoning import PoisoningSettings
 from noria.settings.source import SourceSettings
+from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
 from noria.settings.task import (
     ArmSettings,
     ContextSettings,
@@ -176,6 +178,10 @@ _TABLES: dict[str, type[BaseModel]] = {
     "labels": LabelSettings,
     "comparison": ComparisonSettings,
     "record": RecordSettings,
+    "split": SplitSettings,
+    "feedback": FeedbackSettings,
+    "synthetic": SyntheticSettings,
+    "poisoning": PoisoningSettings,
 }
 
 
@@ -203,6 +209,8 @@ def _check_names(settings: Settings) -> None:
             *((engines, each, ("fallback",)) for each in table.fallback),
             *((sources, each, ("sources",)) for each in table.sources),
             *((sources, each.source, ("context",)) for each in (table.context,) if each),
+            *((engines, each.engine, ("synthetic", "engine")) for each in (table.synthetic,) if each),
+            *((sources, each.source, ("synthetic", "source")) for each in (table.synthetic,) if each),
             *((judges, each.judge, ("labels", "comparison")) for each in (comparison,) if each and each.judge),
         ]
         for (kind, there), name, path in wanted:

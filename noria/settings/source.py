@@ -17,7 +17,10 @@ class SourceSettings(Table):
     path: str | None = None
     url: str | None = None
     query: str | None = None
-    map: dict[Literal["question", "answer", "conversation"], str] = Field(default_factory=dict)
+    map: dict[Literal["question", "answer", "conversation", "user", "at"], str] = Field(default_factory=dict)
+    """Which columns are what; `user` and `at` (a time in ISO 8601) are for the split."""
+    pairs: bool = False
+    """Sections whose heading is a question become examples, for pages without a map."""
     slice: Name = "task"
     """Rows of another slice than `task` are guarded: a candidate may not lose there."""
     limit: int | None = Field(default=None, ge=1)
@@ -31,4 +34,6 @@ class SourceSettings(Table):
             raise ValueError(f"a source of kind {self.kind} needs path")
         if self.map and not {"question", "answer"} <= self.map.keys():
             raise ValueError("map needs question and answer")
+        if self.map and self.pairs:
+            raise ValueError("map and pairs exclude each other: pairs is for pages without columns")
         return self

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from noria.settings.base import Name, Share, Table
 from noria.settings.gateway import LimitSettings
 from noria.settings.labels import LabelSettings
+from noria.settings.poisoning import PoisoningSettings
+from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
 
 Detector = Literal["personal", "secrets", "injection", "unsafe"]
 Action = Literal["flag", "redact", "refuse"]
@@ -176,6 +178,10 @@ class TaskSettings(Table):
     lights: LightSettings | None = None
     labels: LabelSettings | None = None
     record: RecordSettings = RecordSettings()
+    split: SplitSettings = SplitSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+    synthetic: SyntheticSettings | None = None
+    poisoning: PoisoningSettings = PoisoningSettings()
 
     @property
     def measured(self) -> tuple[str, ...]:
