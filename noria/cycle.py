@@ -29,7 +29,14 @@ from noria.types import Artifact, Cycle, Decision, new_id
 STAGES = (
     Stage("sources", collect.work, params=collect.params, observes=collect.observes),
     Stage("documents", clean.work, reads=("sources",), params=clean.params),
-    Stage("dataset", examples.work, reads=("sources", "documents"), params=examples.params, observes=examples.observes),
+    Stage(
+        "dataset",
+        examples.work,
+        reads=("sources", "documents"),
+        params=examples.params,
+        observes=examples.observes,
+        version="2",
+    ),
     Stage("features", tokenise.work, reads=("dataset",), params=tokenise.params),
     Stage("adapter", adapter.work, reads=("features",), params=adapter.params, observes=adapter.observes),
     Stage(

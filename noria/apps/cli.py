@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from noria import __version__
-from noria.apps.commands import batch, canary, compare, evaluate, judge, keys, labels, lights, releases
+from noria.apps.commands import batch, canary, compare, data, evaluate, judge, keys, labels, lights, releases
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
 from noria.errors import Invalid, NoriaError
 
@@ -128,10 +128,14 @@ def status(as_json: AsJson = False, project: Folder = HERE) -> None:
         return
     rows = [
         [name, each["champion"] or f"base {each['base']}", str(each["version"]),
-         f"{each['risk']['left']:.4f} of {each['risk']['budget']:g}", views.standing(each), each["because"]]
+         f"{each['risk']['left']:.4f} of {each['risk']['budget']:g}",
+         f"{each['sealed']['looks']} of {each['sealed']['limit']}", views.standing(each), each["because"]]
         for name, each in told["tasks"].items()
     ]  # fmt: skip
-    show(None, False, table_of(["task", "champion", "release", "risk left", "", "because"], rows))
+    show(None, False, table_of(["task", "champion", "release", "risk left", "looks", "", "because"], rows))
+    for name, each in told["tasks"].items():
+        if each["sealed"]["advice"]:
+            typer.echo(f"{name}: {each['sealed']['advice']}")
     cycles = [
         [each["cycle"], each["task"], each["began"], each["verdict"] or f"at {len(each['stages'])} stages",
          f"{each['seconds']:.1f} s"]
@@ -220,6 +224,7 @@ def demo(
 app.add_typer(releases.group)
 app.add_typer(keys.group, name="keys")
 app.add_typer(batch.group, name="batch")
+app.add_typer(data.group, name="data")
 app.add_typer(labels.group, name="labels")
 app.add_typer(lights.group, name="lights")
 app.add_typer(canary.group, name="canary")

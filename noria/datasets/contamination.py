@@ -15,7 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from noria.datasets import similar
@@ -26,6 +28,11 @@ from noria.errors import Invalid
 GRAM, LEAST = 13, 8
 NEAR = 6
 """Words from which a text says enough to be nearly the same as another."""
+
+_BATCH = 4096
+_NEVER = 1 << 62
+_ODD = [pow(0x5851F42D4C957F2D, place + 1, 1 << 62) for place in range(LEAST)]
+"""By place in a run, so that the order of words counts; keys are verified word by word."""
 
 OWN = "sealed rows"
 """What the test side is called among the files."""
@@ -103,40 +110,66 @@ def _strings(value: object) -> Iterator[str]:
 
 
 class Held:
-    """Texts that no training row may repeat, in memory: some 60 bytes for each run of words.
+    """Texts that no training row may repeat, by owner; in memory some 200 bytes for each run of words."""
 
-    `texts` are those of `least` words or more, which say enough to be nearly the same as another. A run that stands in
-    more than `often` of the texts does not count.
-    """
+    def __init__(self) -> None:
+        self.owners: list[str] = []
+        """Names in the order in which they came."""
+        self._runs: dict[int, dict[tuple[str, ...], str]] = {}
+        self._near: list[tuple[str, str]] = []
 
-    def __init__(self, texts: Iterable[str], *, often: int | None = None, least: int = NEAR) -> None:
-        self.texts: list[str] = []
-        self._lengths: set[int] = set()
-        counts: Counter[int] = Counter()
+    def add(self, owner: str, texts: Iterable[str], *, often: int | None = None, least: int = NEAR) -> None:
+        """Hold these texts; a run of words that stands in more than `often` of them does not count.
+
+        Those of `least` words or more say enough to be nearly the same as another.
+        """
+        self.owners.append(owner)
+        counts: Counter[tuple[str, ...]] = Counter()
         for text in texts:
             found = words(text)
             length = min(GRAM, len(found))
             if length >= LEAST:
-                self._lengths.add(length)
-                counts.update(set(_grams(found, length)))
+                counts.update({tuple(found[at : at + length]) for at in range(len(found) - length + 1)})
             if len(found) >= least:
-                self.texts.append(text)
-        self._grams = {gram for gram, count in counts.items() if often is None or count <= often}
+                self._near.append((text, owner))
+        runs = [run for run, count in counts.items() if often is None or count <= often]
+        for run, key in zip(runs, _keys([run[:LEAST] for run in runs])[::LEAST].tolist(), strict=True):
+            self._runs.setdefault(key, {}).setdefault(run, owner)
 
-    def near(self, texts: Sequence[str]) -> set[int]:
-        """Numbers of the texts that are nearly the same as a held one."""
-        return set(similar.matches(texts, self.texts))
+    def shared(self, texts: Sequence[str]) -> dict[int, str]:
+        """Numbers of the texts that have a run of words in common with a held one, with its owner."""
+        anchors, by = np.array(sorted(self._runs), np.int64), dict[int, str]()
+        if not len(anchors):
+            return by
+        for start in range(0, len(texts), _BATCH):
+            found = [words(text) for text in texts[start : start + _BATCH]]
+            keys = _keys(found)
+            number, begun = 0, 0
+            for place in np.flatnonzero(np.isin(keys, anchors, kind="sort")).tolist():
+                while place >= begun + len(found[number]):
+                    begun += len(found[number])
+                    number += 1
+                if start + number not in by and (owner := self._run(found[number][place - begun :], int(keys[place]))):
+                    by[start + number] = owner
+        return by
 
-    def shares(self, draft: Draft) -> bool:
-        """Whether the row has a run of words in common with a held text."""
-        if not self._grams:
-            return False
-        found = words(draft.whole)
-        return any(not self._grams.isdisjoint(_grams(found, length)) for length in self._lengths)
+    def near(self, texts: Sequence[str]) -> dict[int, str]:
+        """Numbers of the texts that are nearly the same as a held one, with its owner."""
+        held = [text for text, _ in self._near]
+        return {number: self._near[place][1] for number, place in similar.matches(texts, held).items()}
+
+    def _run(self, found: Sequence[str], key: int) -> str | None:
+        """Owner of the held run with this key that the words begin with."""
+        return next((owner for run, owner in self._runs[key].items() if tuple(found[: len(run)]) == run), None)
 
 
-def _grams(found: Sequence[str], length: int) -> Iterator[int]:
-    return (hash(tuple(found[at : at + length])) for at in range(len(found) - length + 1))
+def _keys(texts: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+    """A key for each word of all texts, made of it and the seven that follow."""
+    flat = np.fromiter((hash(word) for text in texts for word in text), np.int64)
+    keys = np.zeros(len(flat), np.int64)
+    for place in range(LEAST):
+        keys[: len(flat) - place] += flat[place:] * np.int64(_ODD[place])
+    return keys
 
 
 def cleaned(
@@ -147,17 +180,12 @@ def cleaned(
     The split itself has parted near duplicates of test questions; here runs of words are looked for. Answers of the
     test side are not held: the same answer to another question is what is to be learned.
     """
-    by: dict[int, str] = {}
-    held = [(OWN, Held((draft.example.messages[-1].content for draft in test), often=FORM_OF_WORDS))]
-    held += [(file.name, Held(texts_of(file))) for file in files]
-    for name, texts in held:
-        for number, draft in enumerate(train):
-            if number not in by and texts.shares(draft):
-                by[number] = name
-    owners = [name for name, texts in held if name != OWN for _ in texts.texts]
-    near = [text for name, texts in held if name != OWN for text in texts.texts]
-    for number, place in similar.matches([draft.example.messages[-1].content for draft in train], near).items():
-        by.setdefault(number, owners[place])
+    held = Held()
+    held.add(OWN, (draft.example.messages[-1].content for draft in test), often=FORM_OF_WORDS, least=_NEVER)
+    for file in files:
+        held.add(file.name, texts_of(file))
+    by = held.shared([draft.whole for draft in train])
+    by = held.near([draft.example.messages[-1].content for draft in train]) | by
     counts = Counter(by.values())
     kept = [draft for number, draft in enumerate(train) if number not in by]
-    return kept, {name: counts[name] for name, _ in held}
+    return kept, {name: counts[name] for name in held.owners}

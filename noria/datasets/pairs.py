@@ -112,13 +112,13 @@ def _matched(liked: Sequence[Draft], disliked: Sequence[Draft]) -> Iterator[tupl
 
 def _learnable(found: Sequence[tuple[Pair, tuple[Draft, ...]]], sides: Sides, by: Sequence[str]) -> Iterator[Pair]:
     """Pairs of which no question is sealed or near a sealed one, and that are in no conversation of a test row."""
-    held = Held((draft.text for draft in sides.test), least=0)
+    held = Held()
+    held.add("sealed rows", (draft.text for draft in sides.test), least=0)
     flat = [(number, draft) for number, (_, drafts) in enumerate(found) for draft in drafts]
-    near = held.near([draft.text for _, draft in flat])
+    texts = [draft.text for _, draft in flat]
+    near = held.near(texts) | held.shared(texts)
     sealed = {
-        number
-        for place, (number, draft) in enumerate(flat)
-        if place in near or held.shares(draft) or _tested(draft, sides.members, by)
+        number for place, (number, draft) in enumerate(flat) if place in near or _tested(draft, sides.members, by)
     }
     yield from (pair for number, (pair, _) in enumerate(found) if number not in sealed)
 

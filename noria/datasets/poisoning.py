@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -93,10 +93,11 @@ def trusted_rows(wanted: PoisoningSettings, settings: Settings, where: str) -> l
             f"read what changed, then: noria data sign {wanted.trusted}",
             where=where,
         )
-    return list(_rows(data, wanted.trusted))
+    return list(rows_of(data, wanted.trusted))
 
 
-def _rows(data: bytes, name: str) -> Iterable[tuple[str, str]]:
+def rows_of(data: bytes, name: str) -> Iterator[tuple[str, str]]:
+    """Questions and answers of JSONL; raises Invalid with the line of the first fault."""
     for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         if not line.strip():
             continue
