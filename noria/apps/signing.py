@@ -25,6 +25,7 @@ def sign(platform: Platform, file: Path) -> dict[str, Any]:
     rows = len(list(rows_of(data, file.name)))
     key = platform.settings.state / KEY
     if not key.is_file():
+        key.parent.mkdir(exist_ok=True)
         write_private(key, secrets.token_hex(32))
     beside = file.with_name(file.name + SUFFIX)
     beside.write_text(signature_of(key.read_bytes(), data) + "\n", encoding="utf-8")

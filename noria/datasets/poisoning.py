@@ -30,7 +30,7 @@ KEY = "sign.key"
 CLASSES, LEAST_OF_CLASS = 50, 5
 """Targets are classes when they are so many at the most, each of so many rows at least."""
 
-FOLDS, MARGIN = 5, 0.4
+FOLDS, MARGIN = 5, 0.2
 LEAST, WORDS = 5, 200
 """Rows that a trigger must have, and words of a text that are looked at."""
 

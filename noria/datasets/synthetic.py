@@ -18,10 +18,11 @@ from noria.settings import SyntheticSettings
 from noria.stage import Work
 from noria.types import Document, Message, digest_of
 
-_ORDER = (
+ORDER = (
     "Read the text. Write {count} different questions that a customer could ask and that the text answers. "
     "One question on a line, nothing else.\n\n{text}"
 )
+"""What the engine is told, with `count` and `text`."""
 _TOKENS = 48
 """Most tokens of one question."""
 
@@ -43,7 +44,7 @@ def questions(work: Work, documents: Iterable[Document], wanted: SyntheticSettin
     drafts: list[Draft] = []
     with ExitStack() as stack:
         for done, document in enumerate(chosen):
-            order = _ORDER.format(count=wanted.per_document, text=_text(document, work.task.context_chars))
+            order = ORDER.format(count=wanted.per_document, text=_text(document, work.task.context_chars))
             file = folder / f"{digest_of([str(base), quantization, settings.url, order])}.json"
             if not file.is_file():
                 if engine is None:

@@ -15,7 +15,7 @@ def sign(
     as_json: AsJson = False,
     project: Folder = HERE,
 ) -> None:
-    """Vouch for a file of trusted rows; tasks.NAME.poisoning looks for trigger phrases by them. A changed file is refused.
+    """Vouch for a file of trusted rows, by which trigger phrases are looked for; once changed it is refused.
 
     Example: noria data sign trusted.jsonl
     """
