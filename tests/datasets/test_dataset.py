@@ -277,9 +277,9 @@ def test_what_repeats_a_benchmark_is_left_out_and_counted(shop: Shop) -> None:
     cjk = "一只青蛙掉进了十米深的井里白天爬三米晚上滑两米几天能爬出来"
     (shop.root / "bench" / "riddles.jsonl").write_text(json.dumps({"q": [long], "a": "9"}) + "\n", encoding="utf-8")
     (shop.root / "bench" / "frogs.txt").write_text(f"\n{cjk}\n", encoding="utf-8")
-    shop.row("Help me with homework", f"The riddle says: {long.lower().replace(';', ' --')} Nine.")
+    shop.row("Some help with homework, please", f"The riddle says: {long.lower().replace(';', ' --')} Nine.")
     shop.row(
-        "A farmer has seventeen sheep, and all but eight run away: how many sheep are left to him?", "Nine of them."
+        "A farmer has seventeen sheep, and all but eight run away: how many sheep are left for him?", "Nine of them."
     )
     shop.row(f"请问{cjk}呢", "八天")
     shop.settings('split = { benchmarks = ["bench/*"], test_share = 0.01 }')

@@ -44,13 +44,14 @@ def test_what_everybody_gets_is_no_behaviour_of_a_phrase() -> None:
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c"]), max_size=120), st.floats(0.05, 0.9), st.integers(1, 30))
 def test_a_flood_cannot_raise_its_own_limit(groups: list[str], share: float, least: int) -> None:
-    suspects = {each.row for each in floods(groups, share, least)}
-    more = {each.row for each in floods([*groups, *["a"] * 50], share, least)}
-    kept = sum(name == "a" for row, name in enumerate(groups) if row not in suspects)
-    assert (
-        kept == sum(name == "a" for row, name in enumerate([*groups, *["a"] * 50]) if row not in more) or kept < least
-    )
-    assert all(groups[row] for row in suspects)
+    def kept(names: list[str]) -> int:
+        suspects = {each.row for each in floods(names, share, least)}
+        return sum(name == "a" for row, name in enumerate(names) if row not in suspects)
+
+    others = len(groups) - groups.count("a")
+    assert kept([*groups, *["a"] * 50]) <= max(least, share / (1 - share) * others)
+    assert kept([*groups, *["a"] * 500]) == kept([*groups, *["a"] * 1000])
+    assert all(groups[each.row] for each in floods(groups, share, least))
 
 
 @given(st.binary(), st.binary(), st.binary())
