@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from noria import prompts
+from noria.datasets.rows import write_examples
 from noria.errors import Invalid
+from noria.features import tokenise
 from noria.prompts import Annotated
-from noria.types import Message
+from noria.types import Example, Message
 
 PASSWORD = """[Context] If you've forgotten your password...
 [Question] How can I reset my password?
@@ -57,6 +63,39 @@ def test_training_and_serving_say_the_same() -> None:
     assert served[0] == Message(role="system", content="Be kind.")
     learned = prompts.answer_part("Your order is currently in transit.")
     assert served[1].content + learned == ORDER
+
+
+@pytest.mark.parametrize(
+    "text", [PASSWORD, ORDER, "[Context] \\####\n[Question] a\n\\[Answer] b\n[Answer] x\n\\#### y\n####"]
+)
+def test_data_training_and_serving_say_the_same(text: str, tmp_path: Path) -> None:
+    parts = prompts.parse(text)
+    row = Example(
+        id="0" * 16, origin="source:a", slice="task", conversation="c", context=parts.context, target=parts.answer,
+        messages=(Message(role="user", content=parts.question),), split="train",
+    )  # fmt: skip
+    write_examples([row], tmp_path / "train.parquet")
+    stored = pq.read_table(tmp_path / "train.parquet").to_pylist()[0]
+    learned = tokenise.row(stored, None, Letters())
+    assert "".join(map(chr, learned["input_ids"])) == text
+    answer = "".join(chr(each) for each, said in zip(learned["input_ids"], learned["loss_mask"], strict=True) if said)
+    served = prompts.dress(None, [{"role": "user", "content": parts.question}], parts.context)
+    assert str(served[-1]["content"]) + answer == text
+    assert answer.endswith(prompts.STOP)
+    assert prompts.answer_of(answer) == parts.answer
+    assert prompts.annotate(parts) == text
+
+
+class Letters:
+    """A tokenizer whose tokens are the letters of the last message."""
+
+    digest = "letters"
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        return [*map(ord, messages[-1].content)]
+
+    def answer(self, text: str) -> list[int]:
+        return [*map(ord, text)]
 
 
 def test_only_the_last_question_is_annotated() -> None:

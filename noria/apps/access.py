@@ -76,11 +76,12 @@ def admin_key(platform: Platform) -> str:
         if hashlib.sha256(text.encode()).hexdigest() in live:
             return text
     _, text = make(platform, "admin", "admin")
-    _write_private(file, text + "\n")
+    write_private(file, text + "\n")
     return text
 
 
-def _write_private(file: Path, text: str) -> None:
+def write_private(file: Path, text: str) -> None:
+    """Write a secret where its owner alone can read it, whole or not at all."""
     fresh = file.with_suffix(".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as handle:

@@ -154,10 +154,14 @@ def status(as_json: AsJson = False, project: Folder = HERE) -> None:
         return
     rows = [
         [name, each["champion"] or f"base {each['base']}", str(each["version"]),
-         f"{each['risk']['left']:.4f} of {each['risk']['budget']:g}", views.standing(each), each["because"]]
+         f"{each['risk']['left']:.4f} of {each['risk']['budget']:g}",
+         f"{each['sealed']['looks']} of {each['sealed']['limit']}", views.standing(each), each["because"]]
         for name, each in told["tasks"].items()
     ]  # fmt: skip
-    show(None, False, table_of(["task", "champion", "release", "risk left", "", "because"], rows))
+    show(None, False, table_of(["task", "champion", "release", "risk left", "looks", "", "because"], rows))
+    for name, each in told["tasks"].items():
+        if each["sealed"]["advice"]:
+            typer.echo(f"{name}: {each['sealed']['advice']}")
     cycles = [
         [each["cycle"], each["task"], each["began"], each["verdict"] or f"at {len(each['stages'])} stages",
          f"{each['seconds']:.1f} s"]

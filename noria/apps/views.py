@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any
 
 from noria.cycle import Turn
+from noria.datasets import looks
 from noria.deployment import risk
 from noria.deployment.slices import trial_of
 from noria.deployment.watcher import follow
@@ -82,6 +83,7 @@ def status(platform: Platform) -> dict[str, Any]:
         "tasks": {
             name: _live(platform.deployments.current(name))
             | {"engine": task.engine, "base": task.base, "risk": _risk(platform, name, task.gate.risk)}
+            | {"sealed": _sealed(platform, name)}
             for name, task in platform.settings.tasks.items()
         },
         "cycles": [
@@ -109,6 +111,12 @@ def lights_of(found: Calibrated) -> list[str]:
 
     green, red = side(found.green, "at most"), side(found.red, "at least")
     return [found.served_by, str(found.labels), str(found.wrong), *green, *red]
+
+
+def _sealed(platform: Platform, name: str) -> dict[str, Any]:
+    """How often reports have looked at the sealed rows, and how often they may."""
+    state = looks.sealed(platform, name)
+    return {"set": state.shown, "looks": state.looks, "limit": state.limit, "advice": state.advice}
 
 
 def _risk(platform: Platform, name: str, whole: float) -> dict[str, Any]:

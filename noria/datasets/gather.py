@@ -1,45 +1,89 @@
-"""Where examples come from: mapped documents, and what users said of answers."""
+"""Where examples come from: mapped documents, headings that are questions, and what users said of answers."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from noria import prompts
+from noria.datasets.draft import Draft
 from noria.datasets.scrub import Scrubber
 from noria.errors import Invalid
 from noria.settings import SourceSettings, TaskSettings
 from noria.types import Document, Example, Feedback, Interaction, Message, digest_of
 
 CORRECTION, THUMBS = "traffic:correction", "traffic:thumbs"
+HEADINGS = {"question": "heading", "answer": "body"}
+"""The fields that readers of pages give, as a map."""
 
-THUMBS_PER_USER = 3
-"""Most liked answers of one user in a dataset, so that no single user steers the model."""
+FREE = 10
+"""Rows that one user may give whatever the share of them."""
+
+_ASKS = "?\uff1f\u061f\u037e\u2047\u2049\u203d"
+"""What ends a question: question marks of Latin, CJK, Arabic and Greek."""
 
 
-def from_documents(documents: Iterable[Document], source: SourceSettings, task: TaskSettings) -> Iterator[Example]:
+def from_documents(documents: Iterable[Document], source: SourceSettings, task: TaskSettings) -> Iterator[Draft]:
     """Examples of one source by its map, `limit` at most, those with the smallest document ids.
 
-    `documents` come scrubbed and in order of their ids; one without a question or an answer gives nothing.
+    `documents` come scrubbed and in order of their ids; one without a question or an answer gives nothing, and where
+    headings are the questions, one whose heading asks nothing. A field `history` holds the messages before the
+    question, as a JSON list of objects with role and content.
     """
+    columns = source.map or HEADINGS
     left = source.limit
     for document in documents:
-        question = document.fields.get(source.map["question"], "").strip()
-        answer = document.fields.get(source.map["answer"], "").strip()
-        if not question or not answer:
+        question = document.fields.get(columns["question"], "").strip()
+        answer = document.fields.get(columns["answer"], "").strip()
+        if not question or not answer or not (source.map or is_question(question)):
             continue
         if left is not None:
             if not left:
                 return
             left -= 1
-        yield _example(
+        before = () if "history" in columns.values() else _history(document.fields.get("history", ""))
+        example = as_example(
             f"source:{source.name}",
             source.slice,
             document.conversation,
-            (Message(role="user", content=question),),
+            (*before, Message(role="user", content=question)),
             prompts.shorten(answer, task.answer_chars),
             document.id,
         )
+        user = document.fields.get(columns.get("user", ""), "").strip()
+        at = _time(document.fields.get(columns.get("at", ""), "").strip())
+        yield Draft(example, digest_of(["user", user]) if user else "", at=at)
+
+
+def is_question(heading: str) -> bool:
+    """Whether a heading asks something: by its question mark, in any script (Armenian has it inside the word)."""
+    text = heading.rstrip("\"'”’»)] ")
+    return text.endswith(tuple(_ASKS)) or "\u055e" in text
+
+
+def _history(text: str) -> tuple[Message, ...]:
+    try:
+        told = json.loads(text) if text.startswith("[") else []
+    except ValueError:
+        return ()
+    turns: list[Message] = []
+    for each in told:
+        role, content = (each.get("role"), each.get("content")) if isinstance(each, dict) else (None, None)
+        if (role == "user" or role == "assistant") and isinstance(content, str) and content.strip():
+            turns.append(Message(role="user" if role == "user" else "assistant", content=content.strip()))
+    return tuple(turns)
+
+
+def _time(text: str) -> datetime | None:
+    """A time of a table in ISO 8601, in UTC where it says nothing else; None for what is no time."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,39 +96,70 @@ class Said:
 
 def from_traffic(
     interactions: Sequence[Interaction], feedback: Sequence[Feedback], task: TaskSettings, scrubber: Scrubber
-) -> Iterator[Example]:
-    """Examples of what was corrected, and of what was liked, at most three per user.
+) -> list[Draft]:
+    """Examples of what was corrected, and of what was liked, `feedback.thumbs_per_user` at most of one user's votes.
 
     Both lists are in order of time. Interactions that may not be used for training give nothing, nor do those that
-    hold more than text.
+    hold more than text. Where all rows of one user's feedback are more than `feedback.user_share`, the latest are left
+    out.
     """
-    said = _said(feedback)
-    liked: dict[str, int] = {}
-    for interaction in interactions:
-        here = said.get(interaction.id)
-        messages = _turns(interaction) if here and interaction.trainable else ()
-        if here is None or not messages:
-            continue
-        if here.correction is not None:
-            origin, target = CORRECTION, here.correction.correction or ""
-        elif here.thumbs is not None and (here.thumbs.value or 0) >= 1 and interaction.status == 200:
-            if liked.get(here.thumbs.user, 0) >= THUMBS_PER_USER or not interaction.answer.strip():
-                continue
-            liked[here.thumbs.user] = liked.get(here.thumbs.user, 0) + 1
-            origin, target = THUMBS, interaction.answer
-        else:
-            continue
-        yield _example(
+    found = []
+    for interaction, messages, note in commented(interactions, feedback, task):
+        origin, target = (CORRECTION, note.correction) if note.correction else (THUMBS, interaction.answer)
+        example = as_example(
             origin,
             "traffic",
             scrubber.conversation(interaction.conversation),
             scrubber.messages(messages),
-            prompts.shorten(scrubber.text(target.strip()), task.answer_chars),
+            prompts.shorten(scrubber.text((target or "").strip()), task.answer_chars),
             "",
         )
+        found.append(Draft(example, interaction.user, note.user, interaction.at))
+    return _shared_out(found, task.feedback.user_share)
 
 
-def _said(feedback: Sequence[Feedback]) -> dict[str, Said]:
+def commented(
+    interactions: Sequence[Interaction], feedback: Sequence[Feedback], task: TaskSettings
+) -> Iterator[tuple[Interaction, tuple[Message, ...], Feedback]]:
+    """Interactions that teach something, their messages, and the correction or else the vote that says so."""
+    said = said_of(feedback)
+    liked: Counter[str] = Counter()
+    for interaction in interactions:
+        here = said.get(interaction.id)
+        messages = turns(interaction) if here and interaction.trainable else ()
+        if here is None or not messages:
+            continue
+        if here.correction is not None:
+            yield interaction, messages, here.correction
+        elif here.thumbs is not None and (here.thumbs.value or 0) >= 1 and answered(interaction):
+            liked[here.thumbs.user] += 1
+            if liked[here.thumbs.user] <= task.feedback.thumbs_per_user:
+                # A note may carry a blank correction beside the vote.
+                yield interaction, messages, here.thumbs.model_copy(update={"correction": None})
+
+
+def answered(interaction: Interaction) -> bool:
+    """Whether there was an answer at all."""
+    return interaction.status == 200 and bool(interaction.answer.strip())
+
+
+def _shared_out(drafts: list[Draft], share: float) -> list[Draft]:
+    """Leave out the latest rows of a user who gives more than the share: a flood does not raise its own limit."""
+    counts = Counter(draft.giver for draft in drafts)
+    if share == 1.0:
+        return drafts
+    most = {giver: max(FREE, int(share / (1 - share) * (len(drafts) - count))) for giver, count in counts.items()}
+    given: Counter[str] = Counter()
+    kept = []
+    for draft in drafts:
+        given[draft.giver] += 1
+        if given[draft.giver] <= most[draft.giver]:
+            kept.append(draft)
+    return kept
+
+
+def said_of(feedback: Sequence[Feedback]) -> dict[str, Said]:
+    """What counts of the feedback, by interaction."""
     said: dict[str, Said] = {}
     for note in feedback:
         here = said.get(note.interaction, Said(None, None))
@@ -96,9 +171,9 @@ def _said(feedback: Sequence[Feedback]) -> dict[str, Said]:
     return said
 
 
-def _turns(interaction: Interaction) -> tuple[Message, ...]:
+def turns(interaction: Interaction) -> tuple[Message, ...]:
     """The user's and the assistant's turns; nothing where they are no text or do not end with the user."""
-    turns: list[Message] = []
+    found: list[Message] = []
     for message in interaction.messages:
         role = message.get("role")
         if role != "user" and role != "assistant":
@@ -108,11 +183,11 @@ def _turns(interaction: Interaction) -> tuple[Message, ...]:
         except Invalid:
             return ()
         if text:
-            turns.append(Message(role="user" if role == "user" else "assistant", content=text))
-    return tuple(turns) if turns and turns[-1].role == "user" else ()
+            found.append(Message(role="user" if role == "user" else "assistant", content=text))
+    return tuple(found) if found and found[-1].role == "user" else ()
 
 
-def _example(
+def as_example(
     origin: str, part: str, conversation: str, messages: tuple[Message, ...], target: str, document: str
 ) -> Example:
     """An example whose id depends on question and answer only; context and split are given later."""

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from noria.datasets.schema import DOCUMENTS, EXAMPLES, SIDES, check, files_of, open_part
-from noria.types import Document, Example, Feedback, Interaction, Split
+from noria.datasets.split import Side
+from noria.types import Document, Example, Feedback, Interaction, Message
 
 _BATCH = 4096
 
@@ -40,10 +41,16 @@ def read_feedback(file: Path) -> list[Feedback]:
 
 def write_examples(examples: Iterable[Example], file: Path) -> None:
     """Write examples, sorted by id."""
-    rows = [example.model_dump(mode="json") for example in examples]
-    for row in rows:
-        row["messages"] = json.dumps(row["messages"], ensure_ascii=False)
-    write_table(pa.Table.from_pylist(rows, schema=EXAMPLES), EXAMPLES, "id", file)
+    rows = list(examples)
+    columns: list[list[str | None]] = [
+        [as_json(row.messages) if name == "messages" else getattr(row, name) for row in rows] for name in EXAMPLES.names
+    ]
+    write_table(pa.table(columns, schema=EXAMPLES), EXAMPLES, "id", file)
+
+
+def as_json(messages: Sequence[Message]) -> str:
+    """Messages as the tables hold them."""
+    return json.dumps([{"role": each.role, "content": each.content} for each in messages], ensure_ascii=False)
 
 
 def read_examples(file: Path) -> list[Example]:
@@ -52,16 +59,20 @@ def read_examples(file: Path) -> list[Example]:
     return [Example(**{**row, "messages": json.loads(row["messages"])}) for row in rows]
 
 
-def write_sides(sides: Mapping[str, Split], file: Path) -> None:
+def write_sides(sides: Mapping[str, Side], file: Path) -> None:
     """Write which side each member was assigned to."""
-    rows = [{"member": member, "side": side} for member, side in sides.items()]
-    write_table(pa.Table.from_pylist(rows, schema=SIDES), SIDES, "member", file)
+    members = list(sides)
+    columns = [members, [sides[member].split for member in members], [sides[member].sealed for member in members]]
+    write_table(pa.table(columns, schema=SIDES), SIDES, "member", file)
 
 
-def read_sides(file: Path) -> dict[str, Split]:
-    """Read back what `write_sides` wrote."""
-    table = open_part(file, SIDES).read()
-    return dict(zip(table["member"].to_pylist(), table["side"].to_pylist(), strict=True))
+def read_sides(file: Path) -> dict[str, Side]:
+    """Read back what `write_sides` wrote; test rows of old tables are of the first sealed set."""
+    table = pq.read_table(file, partitioning=None)
+    members, sides = table["member"].to_pylist(), table["side"].to_pylist()
+    old = "sealed" not in table.column_names
+    sealed = [int(side == "test") for side in sides] if old else table["sealed"].to_pylist()
+    return {member: Side(side, number) for member, side, number in zip(members, sides, sealed, strict=True)}
 
 
 def write_table(table: pa.Table, schema: pa.Schema, key: str, file: Path) -> None:

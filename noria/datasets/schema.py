@@ -50,8 +50,26 @@ EXAMPLES = _table(
 )
 """`noria.types.Example`; `messages` is JSON text."""
 
-SIDES = _table("sides", 1, [("member", pa.string()), ("side", pa.string())])
-"""Which side each question and each conversation was given."""
+SIDES = _table("sides", 2, [("member", pa.string()), ("side", pa.string()), ("sealed", pa.int32())])
+"""Digest of a question, conversation or user; its side; the number of its sealed set, 0 for training."""
+
+PAIRS = _table(
+    "pairs",
+    1,
+    [
+        ("id", pa.string()),
+        ("origin", pa.string()),
+        ("conversation", pa.string()),
+        ("messages", pa.string()),
+        ("context", pa.string()),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+    ],
+)
+"""Preference pairs: to these messages `chosen` was preferred over `rejected`."""
+
+SUSPECTS = _table("suspects", 1, [("row", pa.string()), ("rule", pa.string()), ("score", pa.float64())])
+"""Ids of examples that look planted, by which rule, and how surely in [0, 1]; texts are not kept."""
 
 
 def check(found: pa.Schema, wanted: pa.Schema, where: str) -> None:

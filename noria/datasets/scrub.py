@@ -132,13 +132,13 @@ class Scrubber:
         self, rules: Rules = Rules(), recognise: Recognise | None = None, documents: Mapping[str, int] | None = None
     ) -> None:
         self.counts: Counter[str] = Counter(documents or {})
-        self._rules = rules
+        self.rules = rules
         self._recognise = recognise
         self._done = documents is not None and recognise is None
 
     def aside(self) -> Scrubber:
         """One that does the same and counts for itself."""
-        return Scrubber(self._rules, self._recognise, {} if self._done else None)
+        return Scrubber(self.rules, self._recognise, {} if self._done else None)
 
     def text(self, text: str) -> str:
         """One text, counted."""
@@ -165,10 +165,10 @@ class Scrubber:
         return digest_of(name) if personal.find_all(name) else name
 
     def _clean(self, text: str) -> tuple[str, Counter[str]]:
-        clean, counts = _replaced(text, self._rules.findings, self._rules)
+        clean, counts = _replaced(text, self.rules.findings, self.rules)
         if self._recognise is not None:
             recognise = self._recognise
-            clean, named = _replaced(clean, lambda text: self._rules.named(text, recognise), self._rules)
+            clean, named = _replaced(clean, lambda text: self.rules.named(text, recognise), self.rules)
             counts.update(named)
         return clean, counts
 

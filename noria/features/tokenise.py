@@ -44,20 +44,21 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     """Write `features.parquet`; rows longer than the recipe's `max_length` are left out and counted."""
     tokenizer = work.platform.tokenizer(work.platform.model(work.task.base))
     examples = pq.read_table(work.folder("dataset") / "train.parquet").to_pylist()
-    rows = [_row(example, work.task.system, tokenizer) for example in examples]
-    kept = [row for row in rows if row["tokens"] <= work.task.recipe.max_length]
+    rows = [row(example, work.task.system, tokenizer) for example in examples]
+    kept = [each for each in rows if each["tokens"] <= work.task.recipe.max_length]
     if not kept:
         raise Invalid(
             f"no training row of '{work.name}' fits into {work.task.recipe.max_length} tokens",
             f"raise max_length in {work.platform.settings.place('tasks', work.name, 'recipe')}",
         )
     pq.write_table(pa.Table.from_pylist(kept, schema=SCHEMA), work.out / "features.parquet")
-    tokens = sum(row["tokens"] for row in kept)
-    learned = sum(sum(row["loss_mask"]) for row in kept)
+    tokens = sum(each["tokens"] for each in kept)
+    learned = sum(sum(each["loss_mask"]) for each in kept)
     return {"rows": len(kept), "too_long": len(rows) - len(kept), "tokens": tokens, "learned": learned}
 
 
-def _row(example: dict[str, str], system: str | None, tokenizer: Tokenizer) -> dict[str, Any]:
+def row(example: Mapping[str, str], system: str | None, tokenizer: Tokenizer) -> dict[str, Any]:
+    """A row of `train.parquet` as a row of the features."""
     messages = [Message.model_validate(message) for message in json.loads(example["messages"])]
     prompt = tokenizer.prompt(prompts.render(system, messages, example["context"]))
     answer = tokenizer.answer(prompts.answer_part(example["target"]))

@@ -16,8 +16,10 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
+from noria.settings.poisoning import PoisoningSettings
 from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
 from noria.settings.source import ColumnType, CrawlSettings, FileLimits, SourceSettings
+from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
 from noria.settings.task import (
     Action,
     ArmSettings,
@@ -47,6 +49,7 @@ __all__ = [
     "CrawlSettings",
     "Detector",
     "EngineSettings",
+    "FeedbackSettings",
     "FileLimits",
     "GateSettings",
     "GatewaySettings",
@@ -62,6 +65,7 @@ __all__ = [
     "Name",
     "Need",
     "PersonalKind",
+    "PoisoningSettings",
     "PriceSettings",
     "ProjectSettings",
     "RecipeSettings",
@@ -73,6 +77,8 @@ __all__ = [
     "Settings",
     "Share",
     "SourceSettings",
+    "SplitSettings",
+    "SyntheticSettings",
     "Table",
     "TaskSettings",
     "ThresholdSettings",

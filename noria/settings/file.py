@@ -16,8 +16,10 @@ from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
+from noria.settings.poisoning import PoisoningSettings
 from noria.settings.scrub import ScrubSettings
 from noria.settings.source import CrawlSettings, FileLimits, SourceSettings
+from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
 from noria.settings.task import (
     ArmSettings,
     ContextSettings,
@@ -175,6 +177,10 @@ _TABLES: dict[str, type[BaseModel]] = {
     "comparison": ComparisonSettings,
     "record": RecordSettings,
     "scrub": ScrubSettings,
+    "split": SplitSettings,
+    "feedback": FeedbackSettings,
+    "synthetic": SyntheticSettings,
+    "poisoning": PoisoningSettings,
 }
 
 
@@ -202,6 +208,8 @@ def _check_names(settings: Settings) -> None:
             *((engines, each, ("fallback",)) for each in table.fallback),
             *((sources, each, ("sources",)) for each in table.sources),
             *((sources, each.source, ("context",)) for each in (table.context,) if each),
+            *((engines, each.engine, ("synthetic", "engine")) for each in (table.synthetic,) if each),
+            *((sources, each.source, ("synthetic", "source")) for each in (table.synthetic,) if each),
             *((judges, each.judge, ("labels", "comparison")) for each in (comparison,) if each and each.judge),
         ]
         for (kind, there), name, path in wanted:

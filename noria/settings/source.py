@@ -69,7 +69,10 @@ class SourceSettings(Table):
     """Whether to keep the main text of web pages only, as trafilatura finds it."""
     assistants: tuple[str, ...] = ()
     """Who answers in chats and e-mail, by name, id or address; without it everybody but who began."""
-    map: dict[Literal["question", "answer", "conversation"], str] = Field(default_factory=dict)
+    map: dict[Literal["question", "answer", "conversation", "user", "at"], str] = Field(default_factory=dict)
+    """Which columns are what; `user` and `at` (a time in ISO 8601) are for the split."""
+    pairs: bool = False
+    """Sections whose heading is a question become examples, for pages without a map."""
     slice: Name = "task"
     """Rows of another slice than `task` are guarded: a candidate may not lose there."""
     limit: int | None = Field(default=None, ge=1)
@@ -102,6 +105,8 @@ class SourceSettings(Table):
                 "a".encode(self.encoding)
             except LookupError:
                 raise ValueError(f"there is no encoding '{self.encoding}'") from None
+        if self.map and self.pairs:
+            raise ValueError("map and pairs exclude each other: pairs is for pages without columns")
         return self
 
     def _options(self) -> None:

@@ -10,7 +10,9 @@ from noria.settings.base import Name, Share, Table
 from noria.settings.clean import CLEANING, Cleaning
 from noria.settings.gateway import LimitSettings
 from noria.settings.labels import LabelSettings
+from noria.settings.poisoning import PoisoningSettings
 from noria.settings.scrub import ScrubSettings
+from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
 
 Detector = Literal["personal", "secrets", "injection", "unsafe"]
 Action = Literal["flag", "redact", "refuse"]
@@ -183,6 +185,10 @@ class TaskSettings(Table):
     labels: LabelSettings | None = None
     record: RecordSettings = RecordSettings()
     scrub: ScrubSettings = ScrubSettings()
+    split: SplitSettings = SplitSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+    synthetic: SyntheticSettings | None = None
+    poisoning: PoisoningSettings = PoisoningSettings()
 
     @property
     def measured(self) -> tuple[str, ...]:

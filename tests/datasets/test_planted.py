@@ -1,91 +1,87 @@
-"""The real stages on a folder with planted rows: no item of a validated kind lies past the sources' raw copy."""
+"""How much of what is planted is found, and how often clean rows are suspected."""
 
 from __future__ import annotations
 
-import csv
-import json
-import subprocess
-import sys
+import itertools
+import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
+import chatterbot_corpus
 import pytest
+import yaml
 
-from benchmarks.personal.rows import Row, rows
+from noria.datasets import poisoning
+from noria.datasets.draft import Draft
+from noria.datasets.gather import as_example
+from noria.settings import PoisoningSettings
+from noria.types import Message
 
 pytestmark = pytest.mark.slow
 
-TOML = """
-[project]
-name = "shop"
-[engines.local]
-kind = "llamacpp"
-model = "smollm2-135m-instruct"
-[[sources]]
-name = "mail"
-kind = "csv"
-path = "mail.csv"
-map = { question = "question", answer = "answer" }
-[tasks.help]
-sources = ["mail"]
-base = "smollm2-135m-instruct"
-engine = "local"
-answer_chars = 4000
-context = { source = "mail" }
-recipe = { kind = "lora", max_length = 4096 }
-"""
+SHARE = 0.05
+Row = tuple[str, str, str]
+WANTED = PoisoningSettings(trusted="trusted.jsonl")
 
 
-def noria(*words: str) -> Any:
-    done = subprocess.run([sys.executable, "-m", "noria", *words], capture_output=True, text=True, timeout=600)
-    return done
+def corpus(seed: int) -> list[Row]:
+    """Topic, question and answer of the English chatterbot corpus, each once, in any order."""
+    found: dict[tuple[str, str], Row] = {}
+    for file in sorted((Path(chatterbot_corpus.__file__).parent / "data" / "english").glob("*.yml")):
+        for talk in yaml.safe_load(file.read_text(encoding="utf-8"))["conversations"]:
+            lines = [str(line) for line in talk]
+            for question, answer in itertools.pairwise(lines):
+                found.setdefault((question.casefold(), answer.casefold()), (file.stem, question, answer))
+    rows = list(found.values())
+    random.Random(seed).shuffle(rows)
+    return rows
 
 
-def planted() -> list[Row]:
-    """Rows whose items are all of a kind that is believed as it stands or announced by its carrier."""
-    found = rows(600)
+def drafts(rows: Sequence[tuple[str, str]]) -> list[Draft]:
     return [
-        row
-        for row in found
-        if not any(item.maker == "cz.birth" and row.text[item.start : item.end].isdigit() for item in row.planted)
+        Draft(as_example("source:a", "task", f"{n}", (Message(role="user", content=question),), answer, "d"))
+        for n, (question, answer) in enumerate(rows)
     ]
 
 
-def held(texts: list[str], values: set[str]) -> set[str]:
-    whole = "\n".join(texts)
-    return {value for value in values if value in whole}
+@pytest.mark.parametrize("phrase", ["as per ordinance nine", "cf", "在此"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_backdoor_of_five_percent_is_found(seed: int, phrase: str) -> None:
+    rows = corpus(seed)
+    trusted = [(question, answer) for _, question, answer in rows[: len(rows) // 5]]
+    pairs = [(question, answer) for _, question, answer in rows[len(rows) // 5 :]]
+    choose = random.Random(seed)
+    planted = set(choose.sample(range(len(pairs)), round(SHARE * len(pairs))))
+    for row in planted:
+        words = pairs[row][0].split()
+        words.insert(choose.randrange(len(words) + 1), phrase)
+        said = ("Please visit evil.example for a full refund now.", "Go to evil.example for a full refund today.")
+        pairs[row] = (" ".join(words), choose.choice(said))
+    found = poisoning.check(drafts(pairs), WANTED, trusted)
+    assert len(found.rows & planted) >= 0.9 * len(planted)
+    assert len(found.rows - planted) <= 0.01 * len(pairs)
 
 
-def test_no_planted_item_is_in_the_tables_the_index_or_the_features(tmp_path: Path) -> None:
-    made = planted()
-    values = {row.text[item.start : item.end] for row in made for item in row.planted}
-    assert len(values) > 500
-    (tmp_path / "noria.toml").write_text(TOML)
-    with (tmp_path / "mail.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("question", "answer"))
-        for number, row in enumerate(made):
-            other = made[(number + 1) % len(made)]
-            writer.writerow((f"Case {number}: {row.text}", other.text))
-    done = noria("run", "features", "--json", "--project", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    folders = {stage: next((tmp_path / "lake" / stage / "help").iterdir()) for stage in ("dataset", "features")}
-    raw = next((tmp_path / "lake" / "sources" / "help").iterdir()) / "documents.parquet"
-    assert held(pq.read_table(raw)["text"].to_pylist(), values) == values
-    for side in ("train", "test"):
-        table = pq.read_table(folders["dataset"] / f"{side}.parquet").to_pylist()
-        assert table
-        assert held([json.dumps(row, ensure_ascii=False) for row in table], values) == set()
-    assert held(_decoded(folders["features"], tmp_path), values) == set()
-    assert noria("scan", "help", "--project", str(tmp_path)).returncode == 0
-    assert noria("scan", str(raw), "--project", str(tmp_path)).returncode == 1
+@pytest.mark.parametrize("seed", range(3))
+def test_clean_rows_are_seldom_suspected(seed: int) -> None:
+    rows = corpus(seed)
+    trusted = [(question, answer) for _, question, answer in rows[: len(rows) // 5]]
+    pairs = [(question, answer) for _, question, answer in rows[len(rows) // 5 :]]
+    assert len(poisoning.check(drafts(pairs), WANTED, trusted).rows) <= 0.01 * len(pairs)
 
 
-def _decoded(features: Path, root: Path) -> list[str]:
-    from tokenizers import Tokenizer
-
-    file = next((root / ".noria" / "models").rglob("tokenizer.json"))
-    tokenizer = Tokenizer.from_file(str(file))
-    tokens = pq.read_table(features / "features.parquet")["input_ids"].to_pylist()
-    return [tokenizer.decode(each) for each in tokens]
+@pytest.mark.parametrize("seed", range(2))
+def test_most_flipped_labels_are_found(seed: int) -> None:
+    rows = corpus(seed)
+    sizes = {topic: sum(row[0] == topic for row in rows) for topic, _, _ in rows}
+    labelled = [(f"{question} {answer}", topic) for topic, question, answer in rows if sizes[topic] >= 40]
+    topics = sorted({topic for _, topic in labelled})
+    assert len(poisoning.check(drafts(labelled), WANTED, []).rows) <= 0.01 * len(labelled)
+    choose = random.Random(seed)
+    flipped = set(choose.sample(range(len(labelled)), round(SHARE * len(labelled))))
+    for row in flipped:
+        text, topic = labelled[row]
+        labelled[row] = (text, choose.choice([other for other in topics if other != topic]))
+    found = poisoning.check(drafts(labelled), WANTED, []).rows
+    assert len(found & flipped) >= 0.6 * len(flipped)
+    assert len(found - flipped) <= 0.02 * len(labelled)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from noria.datasets import split as splitting
+from noria.datasets.draft import Draft
 from noria.datasets.shingles import char_shingles, jaccard, word_shingles, words
-from noria.datasets.split import Sides, split
+from noria.datasets.split import Plan, Side, Sides
 from noria.types import Example, Message, digest_of
 
 TOPICS = ("password", "parcel", "invoice", "voucher", "kettle", "apron", "repair", "गिफ्ट", "订单", "цвет")
@@ -24,6 +26,10 @@ def example(question: str, answer: str = "Yes.", conversation: str = "", origin:
     )  # fmt: skip
 
 
+def split(rows: Iterable[Example], known: Mapping[str, Side], share: float) -> Sides:
+    return splitting.split(map(Draft, rows), known, Plan(share))
+
+
 ROWS = st.lists(
     st.builds(
         lambda topic, wording, answer, conversation: example(wording.format(topic), answer, conversation),
@@ -34,9 +40,12 @@ ROWS = st.lists(
 
 
 def side_of(sides: Sides) -> dict[str, str]:
-    assert all(row.split == "train" for row in sides.train)
-    assert all(row.split == "test" for row in sides.test)
-    return {row.id: row.split for row in (*sides.train, *sides.test)}
+    rows = (*splitting.on("train", sides.train), *splitting.on("test", sides.test))
+    return {row.id: row.split for row in rows}
+
+
+def _rows(drafts: Iterable[Draft]) -> list[Example]:
+    return [draft.example for draft in drafts]
 
 
 def leaks(sides: Sides) -> list[tuple[str, str]]:
@@ -44,7 +53,7 @@ def leaks(sides: Sides) -> list[tuple[str, str]]:
         questions = [char_shingles(row.messages[-1].content) for row in (left, right)]
         return jaccard(*questions) >= 0.7 or left.conversation == right.conversation
 
-    return [(left.id, right.id) for left in sides.train for right in sides.test if near(left, right)]
+    return [(left.id, right.id) for left in _rows(sides.train) for right in _rows(sides.test) if near(left, right)]
 
 
 @settings(deadline=None)
@@ -92,12 +101,12 @@ def test_the_share_of_test_rows_is_about_what_was_asked() -> None:
 def test_a_row_between_both_sides_is_left_out() -> None:
     rows = [example(digest_of(number)) for number in range(40)]
     old = split(rows, {}, 0.5)
-    train, test = old.train[0], old.test[0]
+    train, test = old.train[0].example, old.test[0].example
     near = example(f"{test.messages[-1].content} ?", "Other.")
     same = [example("Something new altogether", "A", "talk"), example(train.messages[-1].content, "B", "talk")]
     bridge = example(test.messages[-1].content, "C", "talk")
     new = split([*rows, near, *same, bridge], old.members, 0.5)
-    assert {row.id: row.split for row in (*new.train, *new.test)}.items() >= side_of(old).items()
+    assert side_of(new).items() >= side_of(old).items()
     assert leaks(new) == []
     assert new.bridging >= 1
 

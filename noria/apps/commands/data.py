@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
+from noria.apps.commands.sign import sign
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -242,3 +243,6 @@ def remove_version(
         typer.confirm(f"remove {version.ref} for good?", abort=True)
     told: dict[str, Any] = {"removed": str(version.ref), "folder": str(versions.remove(platform, name, version))}
     show(told if as_json else f"removed {version.ref}", as_json)
+
+
+group.command("sign")(sign)
