@@ -46,7 +46,7 @@ def work(work: Work) -> Mapping[str, JsonValue]:
         unique = _kept(spark, exact(cleaned), scratch / "exact")
         work.progress.update("documents", 3, 4, "near duplicates")
         losers = near(spark, unique, columns, scratch)
-        table = without(spark, unique, losers).select(*DOCUMENT_COLUMNS).toArrow()
+        table = without(unique, losers).select(*DOCUMENT_COLUMNS).toArrow()
         counts = [had.total(), cleaned.count(), unique.count(), table.num_rows]
     shutil.rmtree(scratch)
     if not table.num_rows:
