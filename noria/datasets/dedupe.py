@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from noria.datasets.rows import kept
 from noria.datasets.shingles import jaccard, word_shingles, words
 from noria.datasets.sketches import (
     BANDS,
+    ROWS,
     Counts,
     Hashes,
     Shingler,
@@ -25,7 +28,7 @@ from noria.datasets.sketches import (
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession, WindowSpec
+    from pyspark.sql import DataFrame, SparkSession
 
 SIMILAR = 0.7
 """Two texts are near duplicates from this Jaccard similarity of their word 3-grams on."""
@@ -33,26 +36,24 @@ SIMILAR = 0.7
 NUMBERS_MATTER = 50
 """In texts of fewer words numbers are facts: two that differ in a number are never near duplicates."""
 
-APART = 20
-"""Pairs whose sketches of 64 bits differ in more are not looked at: 1 of 4,000 with a similarity of 0.7, more of others."""
+DISTANT = 20
+"""Pairs whose sketches of 64 bits differ in more are left out unseen: of those with a similarity of 0.7 1 in 4,000."""
 
-PASSES = 8
-"""So often what is left is compared anew. Each document is compared with two of each bucket, however many it holds."""
+STEPS = 16
+"""So often, at most, members of buckets are brought together anew."""
 
 Columns = Mapping[str, tuple[str, ...]]
 """Source to the fields that must all be similar; the whole text where a source is not named."""
 
 Batches = Iterator[pa.RecordBatch]
 
+_SKETCHES = "id string, part int, buckets array<long>, sketch long, hashes binary, words long, numbers long"
+
 
 def exact(documents: DataFrame) -> DataFrame:
-    """The first document, by id, of each source and `sha`; the helper columns are gone."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    order = Window.partitionBy("source", "sha").orderBy("id")
-    first = documents.withColumn("place", F.row_number().over(order)).where("place = 1")
-    return first.drop("place", "sha", "speaks")
+    """The document of the smallest id of each source and `sha`; the helper columns are gone. Ids are unique."""
+    first = documents.groupBy("source", "sha").agg({"id": "min"}).toDF("source", "sha", "id").select("id")
+    return documents.join(first, "id", "left_semi").drop("sha", "speaks")
 
 
 def near(spark: SparkSession, documents: DataFrame, columns: Columns, scratch: Path) -> DataFrame:
@@ -60,30 +61,29 @@ def near(spark: SparkSession, documents: DataFrame, columns: Columns, scratch: P
 
     Documents are compared that share a band of their MinHash signatures, and verified by their Jaccard similarity: a
     cluster keeps its smallest id, always. In each bucket a document is compared with the first one and with the one
-    whose sketch stands before its own, so that cost grows with documents, not with pairs; then what is left of the
-    buckets that lost a document is compared again. The result follows from ids and texts alone, not from how rows
-    are spread. Everything between is kept in Parquet files under `scratch`.
+    whose sketch stands before its own, so that cost grows with documents, not with pairs; what is left is compared in
+    the same way until nothing new comes together. The result follows from ids and texts alone, not from how rows are
+    spread. What is found on the way is kept in Parquet files under `scratch`.
     """
-    from pyspark.sql import functions as F
-
-    bands = _kept(
-        spark, documents.mapInArrow(_bands(columns), "id string, bucket long, sketch long"), scratch / "bands"
-    )
-    shared = bands.groupBy("bucket").agg(F.count("*").alias("n")).where("n > 1")
-    members = _kept(spark, bands.join(shared, "bucket", "left_semi"), scratch / "members")
-    losers, number, left = members.select("id").limit(0), 0, members
-    for _ in range(PASSES):
-        found = []
-        for pairs in (_with_first, _with_neighbour):
-            folder, number = scratch / f"losers-{number}", number + 1
-            found.append(_kept(spark, _losers(spark, pairs(left), documents, columns, folder), folder / "ids"))
-            losers = losers.union(found[-1])
-            left = left.join(found[-1], "id", "left_anti")
-        lost = members.join(found[0].union(found[1]), "id", "left_semi").select("bucket").distinct()
-        left = left.join(lost, "bucket", "left_semi")
-        if left.isEmpty():
+    wanted = documents.selectExpr("id", "source", "text", "fields" if columns else "'{}' as fields")
+    sketches = kept(spark, wanted.mapInArrow(_sketched(columns), _SKETCHES), scratch / "sketches")
+    left = kept(spark, _crowded(_members(sketches)), scratch / "members")
+    losers: list[DataFrame] = []
+    compared: list[DataFrame] = []
+    fruitless = 0
+    for step in range(STEPS):
+        folder = scratch / f"step-{step}"
+        pairs = (_with_neighbour if step % 2 else _with_first)(left)
+        if compared:
+            pairs = pairs.join(_union(compared), ["a", "b"], "left_anti")
+        compared.append(kept(spark, pairs, folder / "pairs"))
+        fruitless = fruitless + 1 if compared[-1].isEmpty() else 0
+        if fruitless == 2:
             break
-    return losers
+        if not fruitless:
+            losers.append(kept(spark, _verified(compared[-1], sketches), folder / "losers"))
+            left = kept(spark, _crowded(without(left, losers[-1])), folder / "left")
+    return _union(losers) if losers else documents.select("id").where("false")
 
 
 def without(documents: DataFrame, losers: DataFrame) -> DataFrame:
@@ -107,95 +107,89 @@ def _numbers(found: list[str]) -> list[str]:
     return sorted(word for word in found if any(map(str.isdigit, word)))
 
 
-def _kept(spark: SparkSession, rows: DataFrame, folder: Path) -> DataFrame:
-    """The rows, computed once: Spark would compute them anew for every use."""
-    rows.write.mode("overwrite").parquet(str(folder))
-    return spark.read.schema(rows.schema).parquet(str(folder))
+def _members(sketches: DataFrame) -> DataFrame:
+    """A row for each document and bucket; the sketch is turned, so that bits of other bands than this come first."""
+    turn = f"cast((band + 1) * {ROWS} % 64 as int)"
+    # Sail's shiftrightunsigned fails at negative numbers.
+    turned = f"shiftleft(sketch, {turn}) | shiftright(sketch, 64 - {turn}) & (shiftleft(1L, {turn}) - 1)"
+    rows = sketches.selectExpr("id", "sketch", "posexplode(buckets) as (band, bucket)")
+    return rows.selectExpr("id", "bucket", f"{turned} as sketch")
+
+
+def _crowded(members: DataFrame) -> DataFrame:
+    """Members of buckets that hold more than one."""
+    return members.join(members.groupBy("bucket").count().where("count > 1"), "bucket", "left_semi")
 
 
 def _with_first(members: DataFrame) -> DataFrame:
     """Each member of a bucket with the one of the smallest id."""
-    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    order = Window.partitionBy("bucket").orderBy("id")
-    return _pairs(members, F.first, order.rowsBetween(Window.unboundedPreceding, Window.currentRow))
+    # A window function would take ten times as long.
+    first = members.groupBy("bucket").agg(F.min("id").alias("other"), F.min_by("sketch", "id").alias("its"))
+    return _alike(members.join(first, "bucket"))
 
 
 def _with_neighbour(members: DataFrame) -> DataFrame:
     """Each member of a bucket with the one before it, by sketch."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    return _pairs(members, F.lag, Window.partitionBy("bucket").orderBy("sketch", "id"))
+    order = "over (partition by bucket order by sketch, id)"
+    return _alike(members.selectExpr("id", "sketch", f"lag(id) {order} as other", f"lag(sketch) {order} as its"))
 
 
-def _pairs(members: DataFrame, other: Callable[[str], Column], order: WindowSpec) -> DataFrame:
-    """Pairs of ids, a < b, whose sketches are alike."""
-    both = members.select("id", "sketch", other("id").over(order).alias("o"), other("sketch").over(order).alias("s"))
-    alike = both.where(f"o <> id and bit_count(sketch ^ s) <= {APART}")
-    return alike.selectExpr("least(id, o) as a", "greatest(id, o) as b").distinct()
+def _alike(pairs: DataFrame) -> DataFrame:
+    """The different pairs of ids, a < b, whose sketches are alike."""
+    alike = pairs.where(f"other <> id and bit_count(sketch ^ its) <= {DISTANT}")
+    return alike.selectExpr("least(id, other) as a", "greatest(id, other) as b").distinct()
 
 
-def _losers(
-    spark: SparkSession, candidates: DataFrame, documents: DataFrame, columns: Columns, scratch: Path
-) -> DataFrame:
+def _union(tables: list[DataFrame]) -> DataFrame:
+    return reduce(lambda above, below: above.union(below), tables)
+
+
+def _verified(pairs: DataFrame, sketches: DataFrame) -> DataFrame:
     """The larger ids of the pairs that are near duplicates."""
-    pairs = _kept(spark, candidates, scratch / "pairs")
-    ids = pairs.selectExpr("a as id").union(pairs.selectExpr("b as id")).distinct()
-    texts = documents.select("id", "source", "text", "fields").join(ids, "id", "left_semi")
-    schema = "id string, part int, hashes binary, words long, numbers long"
-    marks = _kept(spark, texts.mapInArrow(_marks(columns), schema), scratch / "marks")
+    marks = sketches.select("id", "part", "hashes", "words", "numbers")
     left = marks.toDF("a", "part", "hashes_a", "words_a", "numbers_a")
     right = marks.toDF("b", "part", "hashes_b", "words_b", "numbers_b")
-    compared = (
-        pairs.join(left, "a").join(right, ["b", "part"]).mapInArrow(_compared, "a string, b string, same boolean")
-    )
-    return compared.groupBy("a", "b").agg({"same": "min"}).toDF("a", "id", "same").where("same").select("id").distinct()
+    both = pairs.join(left, "a").join(right, ["b", "part"])
+    parts = both.mapInArrow(_compared, "a string, b string, same boolean")
+    return parts.groupBy("a", "b").agg({"same": "min"}).toDF("a", "id", "same").where("same").select("id").distinct()
 
 
-def _bands(columns: Columns) -> Callable[[Batches], Batches]:
-    """A function from documents to one row for each band."""
+def _sketched(columns: Columns) -> Callable[[Batches], Batches]:
+    """A function from documents to a row for each of their parts; the buckets stand with the first one."""
 
-    def bands(batches: Batches) -> Batches:
+    def sketched(batches: Batches) -> Batches:
         shingler = Shingler()
         for batch in batches:
             parts, counts = _parts(batch, columns)
-            shingles = shingler.shingles(parts)
+            shingles, firsts = shingler.shingles(parts), starts_of(counts)
             sources = batch.column("source").to_pylist()
-            salts = {s: int.from_bytes(hashlib.blake2b(s.encode(), digest_size=8).digest()) for s in set(sources)}
-            salt = np.array([salts[source] for source in sources], np.uint64)
-            names, orders = buckets(signatures(shingles.hashes, shingles.starts[starts_of(counts)]), salt)
-            ids = batch.column("id").cast(pa.string()).take(pa.array(np.repeat(np.arange(len(salt)), BANDS)))
-            yield pa.RecordBatch.from_arrays(
-                [ids, pa.array(names.ravel()), pa.array(orders.ravel())], ["id", "bucket", "sketch"]
-            )
-
-    return bands
-
-
-def _marks(columns: Columns) -> Callable[[Batches], Batches]:
-    """A function from documents to what tells whether their parts are alike, a row for each part."""
-
-    def marks(batches: Batches) -> Batches:
-        shingler = Shingler()
-        for batch in batches:
-            parts, counts = _parts(batch, columns)
-            shingles = shingler.shingles(parts)
-            hashes, starts = unique(shingles.hashes, shingles.starts)
-            offsets = pa.py_buffer((starts * hashes.itemsize).astype(np.int32))
+            salts = {
+                name: int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) for name in set(sources)
+            }
+            signature = signatures(shingles.hashes, shingles.starts[firsts])
+            names, sketch = buckets(signature, np.array([salts[name] for name in sources], np.uint64))
+            owner = np.repeat(np.arange(len(counts)), counts)
+            part = np.arange(len(parts)) - firsts[owner]
             yield pa.RecordBatch.from_arrays(
                 [
-                    batch.column("id").cast(pa.string()).take(pa.array(np.repeat(np.arange(len(counts)), counts))),
-                    pa.array(np.arange(len(parts)) - np.repeat(starts_of(counts)[:-1], counts), pa.int32()),
-                    pa.Array.from_buffers(pa.binary(), len(parts), [None, offsets, pa.py_buffer(hashes)]),
+                    batch.column("id").cast(pa.string()).take(pa.array(owner)),
+                    pa.array(part, pa.int32()),
+                    pa.ListArray.from_arrays(starts_of(BANDS * (part == 0)).astype(np.int32), names.ravel()),
+                    pa.array(sketch[owner]),
+                    pa.Array.from_buffers(
+                        pa.binary(),
+                        len(parts),
+                        [None, pa.py_buffer((shingles.starts * 4).astype(np.int32)), pa.py_buffer(shingles.hashes)],
+                    ),
                     pa.array(shingles.words),
                     pa.array(shingles.numbers.view(np.int64)),
                 ],
-                ["id", "part", "hashes", "words", "numbers"],
+                ["id", "part", "buckets", "sketch", "hashes", "words", "numbers"],
             )
 
-    return marks
+    return sketched
 
 
 def _compared(batches: Batches) -> Batches:
@@ -212,12 +206,12 @@ def _compared(batches: Batches) -> Batches:
 
 
 def _sets(column: pa.Array) -> tuple[Hashes, Counts]:
-    """Hashes and starts of a binary column."""
+    """The different hashes of each row of a binary column, and where each row starts."""
     values = column.cast(pa.binary())
     starts = np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + len(values) + 1] // 4
     data = values.buffers()[2]
     hashes = np.frombuffer(data, np.uint32, starts[-1]) if data else np.empty(0, np.uint32)
-    return hashes[starts[0] :], (starts - starts[0]).astype(np.int64)
+    return unique(hashes[starts[0] :], (starts - starts[0]).astype(np.int64))
 
 
 def _parts(batch: pa.RecordBatch, columns: Columns) -> tuple[list[str], Counts]:

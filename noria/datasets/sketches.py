@@ -24,12 +24,15 @@ BANDS = 16
 Hashes = NDArray[np.uint32]
 Words = NDArray[np.uint64]
 Counts = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 
 _LOT = 1 << 18
-"""Characters that are worked on at once, so that what is made of them stays in a processor's cache."""
+"""Bytes that are worked on at once, so that what is made of them stays in a processor's cache."""
 _ODD = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93)
 _SEED = 42
 _LETTER, _ALONE, _SPACE, _DIGIT = 1, 2, 4, 8
+_SIZES = np.array([1] * 12 + [2, 2, 3, 4])
+"""Bytes of a character in UTF-8, by the first four bits of its first byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Shingler:
 
     def shingles(self, texts: Sequence[str]) -> Shingles:
         """Shingles of these texts."""
-        lots = [self._lot(lot) for lot in _lots([_folded(text) for text in texts])]
+        lots = [self._lot(lot) for lot in _lots([_folded(text).encode() for text in texts])]
         return Shingles(
             np.concatenate([np.empty(0, np.uint32), *(lot.hashes for lot in lots)]),
             starts_of(np.concatenate([np.empty(0, np.int64), *(np.diff(lot.starts) for lot in lots)])),
@@ -63,44 +66,52 @@ class Shingler:
             np.concatenate([np.empty(0, np.uint64), *(lot.numbers for lot in lots)]),
         )
 
-    def _lot(self, texts: Sequence[str]) -> Shingles:
-        text = "\n".join(texts) + "\n"
-        data = text.encode()
+    def _lot(self, texts: Sequence[bytes]) -> Shingles:
+        data = b"\n".join(texts) + b"\n" + bytes(8)
         ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
-        kinds, places = self._looked_up(text, data)
-        first, last = _cut(kinds)
+        raw = np.frombuffer(data, np.uint8)
+        kinds = self._looked_up(data, raw)
+        first, last = _cut(kinds, raw)
         words = np.diff(np.searchsorted(first, ends), prepend=0)
         if len(silent := np.flatnonzero(words == 0)):
             _give_voice(kinds, ends, silent)
-            first, last = _cut(kinds)
+            first, last = _cut(kinds, raw)
             words = np.diff(np.searchsorted(first, ends), prepend=0)
-        within = np.flatnonzero(kinds & _DIGIT)
+        hashes, starts = _hashed(data, first, last), starts_of(words)
+        within = np.flatnonzero(kinds & _DIGIT > 0)
         digits = np.searchsorted(first, within[kinds[within] & (_LETTER | _ALONE) > 0], side="right") - 1
-        hashes = _hashed(data, *((first, last) if places is None else (places[first], places[last])))
-        starts = starts_of(words)
         return Shingles(*_runs(hashes, starts, words), words, _numbers(hashes, digits, starts))
 
-    def _looked_up(self, text: str, data: bytes) -> tuple[NDArray[np.uint8], Counts | None]:
-        """Kind of each character, and where its bytes begin unless each has one."""
-        if len(text) == len(data):
-            return np.frombuffer(bytearray(data.translate(self._ascii)), np.uint8), None
-        codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-        sizes = 1 + (codes > 0x7F) + (codes > 0x7FF).astype(np.int64) + (codes > 0xFFFF)
-        return self._kinds[codes], starts_of(sizes)
+    def _looked_up(self, data: bytes, raw: Bytes) -> Bytes:
+        """What each byte belongs to. Of a character that is a word of its own only the first byte is marked."""
+        kinds = np.frombuffer(bytearray(data.translate(self._ascii)), np.uint8)
+        lead = np.flatnonzero(raw >= 0xC0)
+        if len(lead):
+            sizes = _SIZES[raw[lead] >> 4]
+            codes = raw[lead].astype(np.int64) & 0x7F >> sizes
+            for place in range(1, 4):
+                more = np.flatnonzero(sizes > place)
+                codes[more] = codes[more] << 6 | raw[lead[more] + place] & 0x3F
+            kinds[lead] = found = self._kinds[codes]
+            for place in range(1, 4):
+                more = np.flatnonzero((sizes > place) & (found & _ALONE == 0))
+                kinds[lead[more] + place] = found[more]
+        return kinds
 
 
-def _cut(kinds: NDArray[np.uint8]) -> tuple[Counts, Counts]:
+def _cut(kinds: Bytes, raw: Bytes) -> tuple[Counts, Counts]:
     """Where each word begins and ends."""
-    letter, alone = kinds & _LETTER > 0, kinds & _ALONE > 0
+    letter = kinds & _LETTER > 0
     edges = np.flatnonzero(letter[1:] != letter[:-1]) + 1
-    edges = np.concatenate([[0], edges]) if letter[:1].any() else edges
-    if not alone.any():
+    edges = np.concatenate([[0], edges]) if letter[0] else edges
+    alone = np.flatnonzero(kinds & _ALONE > 0)
+    if not len(alone):
         return edges[::2], edges[1::2]
-    single = np.flatnonzero(alone)
-    return np.sort(np.concatenate([edges[::2], single])), np.sort(np.concatenate([edges[1::2], single + 1]))
+    after = alone + _SIZES[raw[alone] >> 4]
+    return np.sort(np.concatenate([edges[::2], alone])), np.sort(np.concatenate([edges[1::2], after]))
 
 
-def _give_voice(kinds: NDArray[np.uint8], ends: Counts, silent: Counts) -> None:
+def _give_voice(kinds: Bytes, ends: Counts, silent: Counts) -> None:
     """In texts without a word, what stands between their spaces takes its place."""
     for text in silent:
         part = kinds[ends[text - 1] if text else 0 : ends[text]]
@@ -108,8 +119,8 @@ def _give_voice(kinds: NDArray[np.uint8], ends: Counts, silent: Counts) -> None:
 
 
 def _hashed(data: bytes, first: Counts, last: Counts) -> Words:
-    """Hashes of words, eight bytes at a time."""
-    windows = np.ndarray((len(data),), "<u8", data + bytes(8), strides=(1,))
+    """Hashes of words, eight bytes at a time; as many bytes follow the texts."""
+    windows = np.ndarray((len(data) - 8,), "<u8", data, strides=(1,))
     masks = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)
     left = last - first
     hashes = _mixed(windows[first] & masks[np.minimum(left, 8)])
@@ -148,24 +159,20 @@ def signatures(hashes: Hashes, starts: Counts) -> Hashes:
 
 
 def buckets(signature: Hashes, salt: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One bucket for each band of n signatures, and one order of its members: two arrays of n rows of BANDS columns.
+    """The bucket of each band of n signatures, n rows of BANDS columns, and n sketches of 64 bits.
 
-    Texts of another `salt` share no bucket. The order is a sketch of one bit for each row of the signature (Li and
-    König 2010), turned so that the bits of other bands come first: texts that are similar stand close together, and
-    two orders in one bucket differ in (1 - s) / 2 of their bits, for Jaccard similarity s.
+    Texts of another `salt` share no bucket. A sketch has one bit for each row of the signature (b-bit minwise hashing,
+    Li and König 2010): two differ in (1 - s) / 2 of their bits, for Jaccard similarity s.
     """
-    bits = np.packbits((signature >> np.uint32(7) & np.uint32(1)).astype(np.uint8), axis=0)
-    sketch = np.ascontiguousarray(bits.T).view(">u8").ravel().astype(np.uint64)
-    names, orders = [], []
+    bits = np.packbits((signature[:64] >> np.uint32(7) & np.uint32(1)).astype(np.uint8), axis=0)
+    sketch = np.ascontiguousarray(bits.T).view(">u8").ravel().astype(np.int64)
+    names = []
     for band in range(BANDS):
-        rows = signature[band * ROWS : (band + 1) * ROWS].astype(np.uint64)
         name = salt + np.uint64(band)
-        for row in rows:
+        for row in signature[band * ROWS : (band + 1) * ROWS].astype(np.uint64):
             name = _mixed(name * np.uint64(_ODD[2]) + row)
         names.append(name)
-        turn = (band + 1) * ROWS % 64
-        orders.append(sketch << np.uint64(turn) | sketch >> np.uint64(64 - turn) if turn else sketch)
-    return np.stack(names, axis=1).view(np.int64), np.stack(orders, axis=1).view(np.int64)
+    return np.stack(names, axis=1).view(np.int64), sketch
 
 
 def unique(hashes: Hashes, starts: Counts) -> tuple[Hashes, Counts]:
@@ -192,8 +199,8 @@ def _folded(text: str) -> str:
     return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 
 
-def _lots(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The texts in runs of about _LOT characters; one that is longer stands alone."""
+def _lots(texts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """The texts in runs of about _LOT bytes; one that is longer stands alone."""
     start = size = 0
     for place, text in enumerate(texts):
         if size and size + len(text) > _LOT:
@@ -204,15 +211,14 @@ def _lots(texts: Sequence[str]) -> Iterator[Sequence[str]]:
         yield texts[start:]
 
 
-def _kinds() -> NDArray[np.uint8]:
+def _kinds() -> Bytes:
     """What each code point is: part of a word, a word of its own, a space, a digit."""
     kinds = np.full(0x110000, _LETTER, np.uint8)
+    # No punctuation, space or letter that stands alone lies outside the first plane, no digit behind U+1FBF9.
     basic = "".join(map(chr, range(0x10000)))
-    for kind, pattern in ((0, APART), (_ALONE, SINGLE)):
+    for kind, pattern in ((0, APART), (_SPACE, r"\s"), (_ALONE, SINGLE)):
         kinds[[found.start() for found in re.finditer(f"[{pattern}]", basic)]] = kind
-    # No digit stands behind U+1FBF9, no space outside the first plane.
     kinds[[code for code in range(0x20000) if chr(code).isdigit()]] |= _DIGIT
-    kinds[[code for code in range(0x10000) if chr(code).isspace()]] |= _SPACE
     return kinds
 
 
