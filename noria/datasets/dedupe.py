@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from noria.datasets.rows import kept
 from noria.datasets.shingles import jaccard, word_shingles, words
 from noria.datasets.sketches import (
     BANDS,
@@ -66,8 +65,8 @@ def near(spark: SparkSession, documents: DataFrame, columns: Columns, scratch: P
     spread. What is found on the way is kept in Parquet files under `scratch`.
     """
     wanted = documents.selectExpr("id", "source", "text", "fields" if columns else "'{}' as fields")
-    sketches = kept(spark, wanted.mapInArrow(_sketched(columns), _SKETCHES), scratch / "sketches")
-    left = kept(spark, _crowded(_members(sketches)), scratch / "members")
+    sketches = _kept(spark, wanted.mapInArrow(_sketched(columns), _SKETCHES), scratch / "sketches")
+    left = _kept(spark, _crowded(_members(sketches)), scratch / "members")
     losers: list[DataFrame] = []
     compared: list[DataFrame] = []
     fruitless = 0
@@ -76,13 +75,13 @@ def near(spark: SparkSession, documents: DataFrame, columns: Columns, scratch: P
         pairs = (_with_neighbour if step % 2 else _with_first)(left)
         if compared:
             pairs = pairs.join(_union(compared), ["a", "b"], "left_anti")
-        compared.append(kept(spark, pairs, folder / "pairs"))
+        compared.append(_kept(spark, pairs, folder / "pairs"))
         fruitless = fruitless + 1 if compared[-1].isEmpty() else 0
         if fruitless == 2:
             break
         if not fruitless:
-            losers.append(kept(spark, _verified(compared[-1], sketches), folder / "losers"))
-            left = kept(spark, _crowded(without(left, losers[-1])), folder / "left")
+            losers.append(_kept(spark, _verified(compared[-1], sketches), folder / "losers"))
+            left = _kept(spark, _crowded(without(left, losers[-1])), folder / "left")
     return _union(losers) if losers else documents.select("id").where("false")
 
 
@@ -105,6 +104,12 @@ def _same(left: str, right: str) -> bool:
 
 def _numbers(found: list[str]) -> list[str]:
     return sorted(word for word in found if any(map(str.isdigit, word)))
+
+
+def _kept(spark: SparkSession, rows: DataFrame, folder: Path) -> DataFrame:
+    """The rows, written into a folder and read back: Spark would compute them anew for every use."""
+    rows.write.mode("overwrite").option("compression", "snappy").parquet(str(folder))
+    return spark.read.schema(rows.schema).parquet(str(folder))
 
 
 def _members(sketches: DataFrame) -> DataFrame:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from noria.types import Document, Example, Feedback, Interaction, Split
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
 
 DOCUMENT_COLUMNS = ("id", "source", "text", "fields", "conversation", "file", "offset", "digest")
 """Columns of `documents.parquet`; `fields` is JSON text, `offset` an integer, all others are strings."""
@@ -85,12 +82,6 @@ def write_table(table: pa.Table, key: str, file: Path) -> None:
     """Write one Parquet file, sorted by `key`, in one chunk: the bytes do not depend on how the rows came."""
     table = table.sort_by(key).combine_chunks().replace_schema_metadata(None)
     pq.write_table(table, file, compression="zstd")
-
-
-def kept(spark: SparkSession, rows: DataFrame, folder: Path) -> DataFrame:
-    """The rows, written into a folder and read back: Spark would compute them anew for every use."""
-    rows.write.mode("overwrite").option("compression", "snappy").parquet(str(folder))
-    return spark.read.schema(rows.schema).parquet(str(folder))
 
 
 def write_json(value: JsonValue, file: Path) -> None:
