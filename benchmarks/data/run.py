@@ -57,6 +57,7 @@ path = "made.jsonl"
 [tasks.bench]
 sources = ["made"]
 engine = "none"
+base = "none"
 """
 
 
