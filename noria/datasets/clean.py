@@ -1,6 +1,6 @@
 """The stage `documents`: what the sources gave, cleaned step by step. Spark code, on whatever engine.
 
-Documents never come to the driver, only counts, repeated lines and ids of duplicates do.
+Documents never come to the driver, only counts and repeated lines do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
@@ -115,13 +114,11 @@ class _Cleaning:
             self._tell(step.step)
             folder = self.scratch / f"losers-{number}-{place}"
             if step.step == "exact":
-                steps.exact(left.select("id", "source", "sha")).write.mode("overwrite").parquet(str(folder))
+                ids = steps.exact(left.select("id", "source", "sha"))
             else:
                 scratch = self.scratch / f"near-{number}-{place}"
-                documents = left.select(*schema.DOCUMENTS.names)
-                ids = near(self.spark, documents, _columns(self.work.platform.settings), scratch)
-                folder.mkdir()
-                pq.write_table(pa.table({"id": pa.array(sorted(ids), pa.string())}), folder / "ids.parquet")
+                ids = near(self.spark, left, _columns(self.work.platform.settings), scratch)
+            ids.write.mode("overwrite").parquet(str(folder))
             # An engine may write no file, nor a folder, where there is no row.
             if any(folder.glob("*.parquet")):
                 losers.append(folder)

@@ -67,12 +67,10 @@ def write_sides(sides: Mapping[str, Side], file: Path) -> None:
 
 
 def read_sides(file: Path) -> dict[str, Side]:
-    """Read back what `write_sides` wrote; test rows of old tables are of the first sealed set."""
-    table = pq.read_table(file, partitioning=None)
-    members, sides = table["member"].to_pylist(), table["side"].to_pylist()
-    old = "sealed" not in table.column_names
-    sealed = [int(side == "test") for side in sides] if old else table["sealed"].to_pylist()
-    return {member: Side(side, number) for member, side, number in zip(members, sides, sealed, strict=True)}
+    """Read back what `write_sides` wrote."""
+    table = open_part(file, SIDES).read()
+    columns = (table[name].to_pylist() for name in SIDES.names)
+    return {member: Side(side, sealed) for member, side, sealed in zip(*columns, strict=True)}
 
 
 def write_table(table: pa.Table, schema: pa.Schema, key: str, file: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from noria.datasets.rows import read_documents, read_examples, read_sides, write_examples, write_sides, write_table
 from noria.datasets.schema import DOCUMENTS, EXAMPLES, KEY, SIDES, check, rows_of
+from noria.datasets.split import Side
 from noria.errors import Invalid
 from noria.lake import parquet
 from noria.types import Document, Example
@@ -23,10 +24,10 @@ def test_both_rooms_have_the_same_columns_and_those_of_the_types() -> None:
 
 def test_files_tell_their_schema(tmp_path: Path) -> None:
     write_examples([], tmp_path / "train.parquet")
-    write_sides({"m": "train"}, tmp_path / "sides.parquet")
+    write_sides({"m": Side("train", 0)}, tmp_path / "sides.parquet")
     assert pq.read_schema(tmp_path / "train.parquet").metadata[KEY] == b"examples/1"
     assert read_examples(tmp_path / "train.parquet") == []
-    assert read_sides(tmp_path / "sides.parquet") == {"m": "train"}
+    assert read_sides(tmp_path / "sides.parquet") == {"m": Side("train", 0)}
 
 
 def test_a_fault_shows_what_is_expected_and_what_is_there(tmp_path: Path) -> None:
