@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from project import Project
+from small_project import Project
 
 from noria.errors import Unavailable
 from noria.lake.crawl import AGENT, Crawled, crawl, kept

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from project import Project
+from small_project import Project
 
 from noria.lake.arrow import arrow_rows
 from noria.lake.rows import Row
