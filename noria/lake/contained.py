@@ -28,6 +28,10 @@ _AHEAD_BYTES = 32 << 10
 """Less than a pipe holds, so that neither process waits for the other to read."""
 _START = 120.0
 """Seconds for the process to start."""
+_END = 5.0
+"""Seconds for a process that says no more to end."""
+_FRAME = 1 << 28
+"""Bytes of the largest frame that is believed."""
 _CHUNK = 1 << 20
 _CODE = """
 import json, sys
@@ -146,9 +150,9 @@ class Reader:
                 return self._died(offset)
             header, body = frame
             offset = header.get("offset", offset)
-            if "rows" in header:
-                give(orjson.loads(body))
-                rows += header["rows"]
+            if body:
+                give(body)
+                rows += len(body)
             elif "unavailable" in header:
                 self.close()
                 raise Unavailable(*header["unavailable"])
@@ -165,7 +169,13 @@ class Reader:
 
     def _died(self, offset: int) -> Outcome | None:
         assert self._process is not None
-        code, used = self._process.wait(), self._used
+        try:
+            code = self._process.wait(_END)
+        except subprocess.TimeoutExpired:
+            # It has closed its door, or talks nonsense, and lives on.
+            self._process.kill()
+            code = self._process.wait()
+        used = self._used
         said = self._last_words()
         self.close()
         if used:
@@ -181,15 +191,20 @@ class Reader:
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
-    def _frame(self, until: float) -> tuple[dict[str, Any], bytes] | None:
-        """The next frame, None at the end; raises TimeoutError at the time `until`."""
+    def _frame(self, until: float) -> tuple[dict[str, Any], list[Made]] | None:
+        """The next frame, None at the end or for what is no frame; raises TimeoutError at the time `until`."""
         head = self._bytes(8, until)
         if head is None:
             return None
         sizes = int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
+        if sum(sizes) > _FRAME:
+            return None
         header = self._bytes(sizes[0], until)
         body = self._bytes(sizes[1], until)
-        return None if header is None or body is None else (json.loads(header), body)
+        try:
+            return None if header is None or body is None else (orjson.loads(header), orjson.loads(body or b"[]"))
+        except orjson.JSONDecodeError:
+            return None
 
     def _bytes(self, count: int, until: float) -> bytes | None:
         assert self._process is not None

@@ -23,11 +23,13 @@ from noria.errors import Unavailable
 from noria.lake.documents import Job, Maker
 from noria.lake.encoding import Recoder
 from noria.lake.limited import Input, Offsets, TooMuch
-from noria.lake.parsers import BINARY, BYTE_OFFSETS, DECLARING, Parser
 from noria.lake.rows import Fault, Item, Row, Skip
+from noria.lake.traits import BINARY, BYTE_OFFSETS, DECLARING
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+    from noria.lake.parsers import Parser
 
 PIECE_OF_TIME = 16 << 20
 """Bytes of a file for each of which it has `limits.seconds` more."""
@@ -63,7 +65,7 @@ def _job(line: bytes, out: BinaryIO) -> tuple[Job, Parser]:
 def _read(job: Job, parser: Parser, path: str, out: BinaryIO) -> None:
     """Send a file's rows, and at last what became of it."""
     recoder = Recoder(job.encoding, job.kind in DECLARING)
-    maker = Maker(job, lambda rows: _say(out, {"rows": len(rows), "offset": maker.offset}, orjson.dumps(rows)))
+    maker = Maker(job, lambda rows: _say(out, {"offset": maker.offset}, orjson.dumps(rows)))
     try:
         with Input(path, job.kind, job.limits) as data:
             for base, piece in data.pieces(recoder):

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Literal
 
 from noria.lake.rows import Fault, Item, Row, Skip, broken
-from noria.types import digest_of
+from noria.names import digest_of
 
 HISTORY = 20
 """Most turns before a question that its row keeps, so that a dialogue's rows grow with its length, not its square."""

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import BinaryIO, cast
 
 from noria.lake.encoding import Recoder
-from noria.lake.parsers import ONE_ROW_A_PIECE, SEAMS
 from noria.lake.rows import Fault
+from noria.lake.traits import ONE_ROW_A_PIECE, SEAMS
 
 FREE = 16 << 20
 """Bytes that a file may unpack to, and characters that its rows may take, whatever its size."""

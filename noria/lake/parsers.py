@@ -42,21 +42,6 @@ PARSERS: Mapping[str, Parser] = {
 }
 """Kind of source to the reader of its files; `sql` has no files."""
 
-BINARY = frozenset({"chat", "docx", "huggingface", "mbox", "parquet", "pdf"})
-"""Kinds whose files may be no text, or text in several encodings: their readers take the bytes as they are."""
-
-DECLARING = frozenset({"html", "xml"})
-"""Kinds whose files may say their own encoding, which their reader then heeds."""
-
-BYTE_OFFSETS = frozenset({"csv", "jsonl", "markdown", "text", "tsv"})
-"""Kinds whose offsets are bytes of the file, not numbers of rows."""
-
-SEAMS: Mapping[str, tuple[bytes, ...]] = {"jsonl": (b"\n",), "text": (b"\n\n", b"\n\r\n")}
-"""Where a large file of a kind may be cut, so that it is never in memory as a whole."""
-
-ONE_ROW_A_PIECE = frozenset({"jsonl"})
-"""Kinds in which there is one row between two seams."""
-
 
 def parser(source: SourceSettings, kind: str | None = None) -> partial[Iterator[Item]]:
     """The reader of a source's files and its options by name, all plain values, so that it can run in another process.

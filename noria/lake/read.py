@@ -45,11 +45,6 @@ class Found:
     kind: str = ""
     """Kind of a page of a site; otherwise it is the source's."""
 
-    @property
-    def seen(self) -> list[JsonValue]:
-        """What the run key knows of it."""
-        return [self.file.name, self.digest or self.file.refused]
-
 
 @dataclass(slots=True)
 class Place:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from noria.lake.rows import Item, Row
@@ -80,6 +81,24 @@ def prints(data: bytes) -> Iterator[Item]:
     sys.stdout.flush()
     os.write(1, b"\x00\x00\x00\x05\x00\x00\x00\x00hello")
     yield from _fine(data)
+
+
+def shuts_up(data: bytes) -> Iterator[Item]:
+    """Closes whatever is open, and lives on."""
+    yield from _fine(data)
+    if b"shut" in data:
+        os.closerange(3, 64)
+        time.sleep(600)
+
+
+def babbles(data: bytes) -> Iterator[Item]:
+    """Writes nonsense wherever it can."""
+    yield from _fine(data)
+    if b"babble" in data:
+        for door in range(3, 16):
+            with suppress(OSError):
+                os.write(door, b"\xff" * 64)
+        time.sleep(600)
 
 
 def is_once_unlucky(data: bytes) -> Iterator[Item]:

@@ -87,6 +87,20 @@ def test_a_parser_that_hangs_is_ended(
     assert faults(tables) == [("data/m.txt", 0, "reading it took longer than seconds = 1 allow")]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("parser", "word"), [(exploding.shuts_up, "shut"), (exploding.babbles, "babble")])
+def test_a_process_that_makes_no_sense_is_ended(
+    project: Project, monkeypatch: pytest.MonkeyPatch, parser: Callable[[bytes], Iterator[Item]], word: str
+) -> None:
+    monkeypatch.setitem(parsers.PARSERS, "text", parser)
+    file = project.root / "noria.toml"
+    file.write_text(file.read_text().replace("seconds = 5", "seconds = 500"))
+    (project.root / "data" / "m.txt").write_text(word)
+    tables = project.run()
+    assert texts(tables) == GOOD
+    assert faults(tables) == [("data/m.txt", 0, "its reader crashed: SIGKILL")]
+
+
 def test_what_a_parser_prints_is_not_taken_for_rows(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(parsers.PARSERS, "text", exploding.prints)
     assert texts(project.run()) == GOOD
@@ -174,6 +188,17 @@ def test_a_yaml_bomb_of_aliases(tmp_path: Path) -> None:
     ((file, _, reason),) = faults(tables)
     assert file == "m.yaml"
     assert "memory_mb" in reason or "seconds" in reason
+
+
+def test_xml_bombs_of_entities(tmp_path: Path) -> None:
+    lines = ['<!ENTITY a0 "lol">', *(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))]
+    (tmp_path / "m.xml").write_text(f"<!DOCTYPE r [{''.join(lines)}]><r><q>&a11;</q><q>&a11;</q></r>")
+    (tmp_path / "n.xml").write_text(f'<!DOCTYPE r [<!ENTITY a "{"x" * 100_000}">]><r>{"<q>&a;</q>" * 10_000}</r>')
+    (tmp_path / "o.xml").write_text('<!DOCTYPE r [<!ENTITY a SYSTEM "file:///etc/passwd">]><r><q>&a;</q><q>&a;</q></r>')
+    (tmp_path / "a.xml").write_text("<r><row><q>good</q></row><row><q>too</q></row></r>")
+    tables = Project(tmp_path, f'kind = "xml"\npath = "*.xml"\n{LIMITS}').run()
+    assert texts(tables) == {'{"q": "good"}', '{"q": "too"}'}
+    assert {row["file"] for row in tables["quarantine"]} == {"m.xml", "n.xml", "o.xml"}
 
 
 def test_links_out_of_the_folder_are_refused(project: Project) -> None:
