@@ -7,15 +7,17 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
 from noria.errors import Invalid, NotFound, Unavailable
+from noria.lake.contained import Reader
 from noria.lake.kinds import PAGES, kind_of, map_of
 from noria.lake.parsers import PARSERS
-from noria.lake.rows import Row
+from noria.lake.read import peek
 from noria.settings import Settings, SourceSettings, find, line_of, load
 
 OWN = re.compile(r"noria\.toml|(?:noria|mlflow)\.db.*|lake|__pycache__")
@@ -55,12 +57,19 @@ class _File:
     map: tuple[tuple[str, str], ...]
 
 
-def look(place: str, root: Path, name: str | None, licence: str | None) -> Found:
-    """The sources at a place: a folder, a file, a database's URL or the address of a site.
+def look(places: Sequence[str], root: Path, name: str | None, licence: str | None) -> Found:
+    """The sources at places: each a folder, a file, a database's URL or the address of a site.
 
     Raises NotFound for a place that does not exist, Invalid where there is nothing to read.
     """
     found = Found()
+    with closing(Reader()) as reader:
+        for place in places:
+            _look(place, root, name, licence, reader, found)
+    return found
+
+
+def _look(place: str, root: Path, name: str | None, licence: str | None, reader: Reader, found: Found) -> None:
     if "://" in place:
         tables = [*_at_url(place, root)]
     else:
@@ -69,7 +78,7 @@ def look(place: str, root: Path, name: str | None, licence: str | None) -> Found
             raise NotFound(
                 f"there is no '{place}'", "name a folder, a file, a database or a site: noria data add --help"
             )
-        tables = [*_in_folder(path, root, found)]
+        tables = [*_in_folder(path, root, reader, found)]
     if not tables:
         skipped = "; ".join(f"{file}: {reason}" for file, reason in found.skipped[:3])
         raise Invalid(f"there is nothing to read in '{place}'", skipped or "it holds no files")
@@ -81,7 +90,6 @@ def look(place: str, root: Path, name: str | None, licence: str | None) -> Found
         parts += [title] if title and found_kinds.count(table["kind"]) > 1 and title != base else []
         keys = {"name": _slug("-".join(parts)), **table, **({"licence": licence} if licence else {})}
         found.proposals.append(Proposal(keys, count))
-    return found
 
 
 def root_of(project: Path) -> Path:
@@ -124,7 +132,7 @@ def kinds() -> tuple[str, ...]:
     return tuple(get_args(SourceSettings.model_fields["kind"].annotation))
 
 
-def _in_folder(path: Path, root: Path, found: Found) -> Iterator[tuple[dict[str, Any], int]]:
+def _in_folder(path: Path, root: Path, reader: Reader, found: Found) -> Iterator[tuple[dict[str, Any], int]]:
     folder = path if path.is_dir() else path.parent
     groups: dict[str, list[_File]] = {}
     looked: dict[str, int] = {}
@@ -142,7 +150,7 @@ def _in_folder(path: Path, root: Path, found: Found) -> Iterator[tuple[dict[str,
             yield from _tables(f"sqlite:///{_shown(file, root)}", root)
             continue
         looked[kind] = looked.get(kind, 0) + 1
-        mapped = _map(file, kind) if kind not in PAGES or looked[kind] <= LOOKS else None
+        mapped = _map(file, kind, reader) if kind not in PAGES or looked[kind] <= LOOKS else None
         alike = groups.setdefault(file.suffix, [])
         before = next((each.map for each in alike if each.kind == kind), ())
         alike.append(_File(file, kind, before if mapped is None else tuple(mapped.items())))
@@ -180,12 +188,11 @@ def _files(path: Path) -> Iterator[Path]:
             yield file
 
 
-def _map(file: Path, kind: str) -> dict[str, str]:
+def _map(file: Path, kind: str, reader: Reader) -> dict[str, str]:
     """What the first rows of a file say of its columns."""
     if kind not in PARSERS or file.stat().st_size > LARGEST:
         return {}
-    rows = (item.fields for item in PARSERS[kind](file.read_bytes()) if isinstance(item, Row))
-    return map_of([*itertools.islice(rows, ROWS)])
+    return map_of(peek(reader, file, kind)[:ROWS])
 
 
 def _at_url(url: str, root: Path) -> Iterator[tuple[dict[str, Any], int]]:

@@ -25,7 +25,7 @@ from noria.datasets.rows import (
     write_sides,
 )
 from noria.datasets.schema import rows_of
-from noria.datasets.scrub import Recognise, Scrubber, counted_before, keeps, keeps_document, params_of, rules_of
+from noria.datasets.scrub import Recognise, Scrubber, keeps, keeps_document, params_of, rules_of
 from noria.datasets.shingles import words
 from noria.datasets.split import Plan, Side, Sides, on, question_member, split
 from noria.errors import Invalid
@@ -153,9 +153,7 @@ def _scrubber(work: Work, recogniser: Callable[[], Recognise] | None) -> Scrubbe
     wanted = work.task.scrub
     named = recogniser is not None and (wanted.names or wanted.places)
     recognise = recogniser() if recogniser is not None and named else None
-    return Scrubber(
-        rules_of(wanted, work.platform.settings.state), recognise, counted_before(work.inputs["documents"].meta)
-    )
+    return Scrubber(rules_of(wanted, work.platform.settings.state), recognise)
 
 
 def _traffic(work: Work) -> tuple[list[Interaction], list[Feedback]]:

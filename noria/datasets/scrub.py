@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,22 +122,16 @@ def params_of(settings: ScrubSettings, state: Path) -> dict[str, JsonValue]:
 
 
 class Scrubber:
-    """Takes personal data out of texts and counts what it took out.
+    """Takes personal data out of texts and counts what it took out."""
 
-    `documents` is what an earlier step has counted in documents, which are left as they are then, but for names.
-    """
-
-    def __init__(
-        self, rules: Rules = Rules(), recognise: Recognise | None = None, documents: Mapping[str, int] | None = None
-    ) -> None:
-        self.counts: Counter[str] = Counter(documents or {})
+    def __init__(self, rules: Rules = Rules(), recognise: Recognise | None = None) -> None:
+        self.counts: Counter[str] = Counter()
         self.rules = rules
         self._recognise = recognise
-        self._done = documents is not None and recognise is None
 
     def aside(self) -> Scrubber:
         """One that does the same and counts for itself."""
-        return Scrubber(self.rules, self._recognise, {} if self._done else None)
+        return Scrubber(self.rules, self._recognise)
 
     def text(self, text: str) -> str:
         """One text, counted."""
@@ -152,8 +145,6 @@ class Scrubber:
 
     def document(self, document: Document) -> Document:
         """A document: its text is counted, its fields repeat the text and are not."""
-        if self._done:
-            return document
         fields = {name: self._clean(value)[0] for name, value in document.fields.items()}
         text = self.text(document.text)
         return document.model_copy(
@@ -194,50 +185,3 @@ def keeps(example: Example) -> bool:
 def keeps_document(document: Document) -> bool:
     """As `keeps`, for a scrubbed document."""
     return DROP not in document.text and not any(DROP in value for value in document.fields.values())
-
-
-def scrubbed(rules: Rules) -> Callable[[Batches], Batches]:
-    """A function over batches of documents for `mapInArrow`: the last step of cleaning, wherever Spark runs it.
-
-    Text, fields and conversation are scrubbed by the validated pass; rows that the task drops are left out, which the
-    counts of the step tell. A column `personal` (JSON: kind to number) is added: `counts_of` sums it.
-    """
-
-    def scrub(batches: Batches) -> Batches:
-        import pyarrow as pa
-
-        for batch in batches:
-            columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
-            rows = range(batch.num_rows)
-            found: list[str] = []
-            for row in rows:
-                scrubber = Scrubber(rules)
-                columns["text"][row] = scrubber.text(columns["text"][row])
-                found.append(json.dumps(dict(sorted(scrubber.counts.items()))))
-                fields = json.loads(columns["fields"][row])
-                clean = {name: scrubber.text(value) for name, value in fields.items()}
-                columns["fields"][row] = json.dumps(clean, ensure_ascii=False)
-                columns["conversation"][row] = scrubber.conversation(columns["conversation"][row])
-            kept = [row for row in rows if DROP not in columns["text"][row] and DROP not in columns["fields"][row]]
-            arrays = [
-                pa.array([values[row] for row in kept], batch.schema.field(name).type)
-                for name, values in columns.items()
-            ]
-            personal_data = pa.array([found[row] for row in kept], pa.string())
-            yield pa.RecordBatch.from_arrays([*arrays, personal_data], [*columns, "personal"])
-
-    return scrub
-
-
-def counts_of(found: Iterable[str]) -> dict[str, int]:
-    """The sum of the column `personal`, by kind in order."""
-    total: Counter[str] = Counter()
-    for each in found:
-        total.update(json.loads(each))
-    return dict(sorted(total.items()))
-
-
-def counted_before(meta: Mapping[str, JsonValue]) -> dict[str, int] | None:
-    """What `scrubbed` has found, as the meta of the artifact has it; None where documents were not scrubbed."""
-    found = meta.get("personal_data")
-    return {kind: int(str(number)) for kind, number in found.items()} if isinstance(found, dict) else None

@@ -8,6 +8,8 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from noria.lake.whatsapp import is_whatsapp
+
 EXTENSIONS: Mapping[str, str] = {
     ".csv": "csv",
     ".docx": "docx",
@@ -46,11 +48,6 @@ _MAGIC = (
     (re.compile(rb"From \S+.*\d{4}\r?\n"), "mbox"),
 )
 _TURNS = re.compile(rb'"(?:messages|conversations)"\s*:\s*\[\s*\{')
-_WHATSAPP = re.compile(
-    r"[\u200e\ufeff]*\[?\d{1,4}[./-]\d{1,2}[./-]\d{1,4},? "
-    r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?(?:\s?[ap]\.?m\.?)?(?:\]| -) .+?:",
-    re.IGNORECASE,
-)
 _QUESTIONS = ("question", "prompt", "query", "instruction", "heading", "title", "frage", "pregunta", "domanda")
 _ANSWERS = (
     "answer",
@@ -86,7 +83,7 @@ def kind_of(file: Path) -> str | None:
     named = EXTENSIONS.get(file.suffix.lower())
     if named in ("json", "jsonl"):
         return "chat" if _TURNS.search(head) else _json(head)
-    if named == "text" and _WHATSAPP.match(head.decode("utf-8", "replace")):
+    if named == "text" and is_whatsapp(head.decode("utf-8", "replace")):
         return "chat"
     return named
 

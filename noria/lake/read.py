@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from math import inf
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +23,14 @@ from noria.lake import parsers, sql
 from noria.lake.columns import MOST, shown, union
 from noria.lake.contained import Outcome, Reader
 from noria.lake.crawl import kept as kept_pages
-from noria.lake.documents import Job, Maker
+from noria.lake.documents import Job, Made, Maker
 from noria.lake.kept import Entry, Kept, Pack, identity
 from noria.lake.limited import Limits
 from noria.lake.listing import Digests, File, changed, local_files, sha256
 from noria.lake.objects import Store, is_remote
 from noria.lake.parquet import DOCUMENTS, QUARANTINE, Rows
 from noria.lake.rows import Fault
-from noria.settings import Settings, SourceSettings
+from noria.settings import Kind, Settings, SourceSettings
 from noria.types import digest_of
 
 _GROUP = 256
@@ -298,6 +300,14 @@ def _job(source: SourceSettings, kind: str) -> Job:
     limits = Limits(**source.limits.model_dump())
     needs = {str(name): column for name, column in source.map.items()}
     return Job(named, kind, source.name, needs, source.columns, source.encoding, limits, options)
+
+
+def peek(reader: Reader, file: Path, kind: str) -> list[dict[str, str]]:
+    """The rows of one local file, contained as every file is; none where it cannot be read."""
+    job = _job(SourceSettings(name="peek", kind=cast(Kind, kind), path=file.name), kind)
+    made: list[Made] = []
+    told = [*reader.read(job, [(str(file), file.stat().st_size)], made.extend)]
+    return [json.loads(row[1]) for row in made if row[1] is not None] if not told[0].whole else []
 
 
 def _local(found: Found, store: Store | None, place: Place) -> str:

@@ -18,7 +18,7 @@ from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
 from noria.settings.poisoning import PoisoningSettings
 from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
-from noria.settings.source import ColumnType, CrawlSettings, FileLimits, SourceSettings
+from noria.settings.source import ColumnType, CrawlSettings, FileLimits, Kind, SourceSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
 from noria.settings.task import (
     Action,
@@ -56,6 +56,7 @@ __all__ = [
     "GuardSettings",
     "JudgeExample",
     "JudgeSettings",
+    "Kind",
     "LabelSettings",
     "LanguageStep",
     "LightSettings",

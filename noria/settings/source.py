@@ -12,6 +12,13 @@ ColumnType = Literal["text", "integer", "number", "boolean", "date"]
 """What a column's values may be: any text, a whole number, any number, true or false, an ISO 8601 date or time."""
 
 
+Kind = Literal[
+    "chat", "csv", "docx", "html", "huggingface", "json", "jsonl", "markdown", "mbox", "parquet", "pdf", "sql", "text",
+    "tsv", "xml", "yaml",
+]  # fmt: skip
+"""What reads a source: see design/lake.md."""
+
+
 class FileLimits(Table):
     """sources.limits: what one file may cost; one that costs more goes to the quarantine, and the others are read."""
 
@@ -46,10 +53,7 @@ class SourceSettings(Table):
     """[[sources]]: where raw data comes from."""
 
     name: Name
-    kind: Literal[
-        "chat", "csv", "docx", "html", "huggingface", "json", "jsonl", "markdown", "mbox", "parquet", "pdf", "sql",
-        "text", "tsv", "xml", "yaml",
-    ]  # fmt: skip
+    kind: Kind
     path: str | None = None
     """A file or a pattern, from the project's folder or with `s3://`, `abfs://` or another of fsspec's protocols."""
     storage: dict[str, str | int | bool] = Field(default_factory=dict)

@@ -159,7 +159,7 @@ def test_every_data_set_has_a_card_that_a_hub_reads(project: Path, tmp_path: Pat
     assert [each["num_examples"] for each in matter["dataset_info"]["splits"]] == [
         card["rows"]["train"], card["rows"]["test"],
     ]  # fmt: skip
-    assert "| near duplicates | 31 | 31 |" in body
+    assert "| near | 31 | 31 |" in body
     assert "In this lake" in (tmp_path / "card" / "README.md").read_text()
     assert f"version: `{card['dataset']}`" in run("data", "card", project=project)
     with pytest.raises(NotFound, match="has no card"):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,14 +14,11 @@ from pydantic import ValidationError
 from noria.datasets.scrub import (
     Rules,
     Scrubber,
-    counted_before,
-    counts_of,
     keeps_document,
     params_of,
     pseudonym,
     read_key,
     rules_of,
-    scrubbed,
 )
 from noria.errors import Invalid
 from noria.guards import personal
@@ -99,35 +94,6 @@ def test_documents_are_dropped_whole() -> None:
     assert keeps_document(plain)
     assert not keeps_document(paid)
     assert scrubber.counts == {"email": 3, "card": 1, "ip": 1}
-
-
-def test_the_last_step_of_cleaning_works_on_batches() -> None:
-    rows = [document(n, text) for n, text in enumerate(("nothing", "to a@b.example", TEXT))]
-    columns = {name: [getattr(row, name) for row in rows] for name in Document.model_fields}
-    columns["fields"] = [json.dumps(row.fields) for row in rows]
-    columns["conversation"][1] = "a@b.example"
-    batch = pa.RecordBatch.from_pydict(columns)
-    step = scrubbed(Rules(ScrubSettings(actions={"card": "drop"})))
-    (out,) = step(iter([batch]))
-    assert out.schema.names == [*batch.schema.names, "personal"]
-    assert out.column("text").to_pylist() == ["nothing", "to <email>"]
-    assert json.loads(out.column("fields")[1].as_py()) == {"body": "to <email>"}
-    assert out.column("conversation")[1].as_py() != "a@b.example"
-    assert counts_of(out.column("personal").to_pylist()) == {"email": 1}
-    (empty,) = step(iter([batch.slice(0, 0)]))
-    assert empty.num_rows == 0
-
-
-def test_documents_that_were_scrubbed_before_are_counted_and_left() -> None:
-    scrubber = Scrubber(Rules(), documents={"email": 7})
-    mail = document(1, "a@b.example")
-    assert scrubber.document(mail) is mail
-    assert scrubber.aside().document(mail) is mail
-    assert scrubber.text("c@d.example") == "<email>"
-    assert scrubber.counts == {"email": 8}
-    assert Scrubber(Rules(ScrubSettings(names=True)), jane, {}).document(document(2, "Jane")).text == "<name>"
-    assert counted_before({"personal_data": {"email": 7}}) == {"email": 7}
-    assert counted_before({}) is None
 
 
 def jane(text: str, kinds: Sequence[str]) -> list[Finding]:

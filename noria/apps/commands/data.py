@@ -24,14 +24,16 @@ Sealed = Annotated[
 Rows = Annotated[int, typer.Option("--rows", min=0, help="How many rows to show.")]
 
 
-Place = Annotated[str, typer.Argument(help="A folder, a file, a database's URL or a site's address.", metavar="place")]
+Places = Annotated[
+    list[str], typer.Argument(help="Folders, files, URLs of databases, addresses of sites.", metavar="place…")
+]
 Called = Annotated[str | None, typer.Option("--name", help="Name of the source; else that of the folder or file.")]
 Licence = Annotated[str | None, typer.Option(help="What it may be used for, such as cc-by-4.0; it goes on the card.")]
 
 
 @group.command("add")
 def add_source(
-    place: Place,
+    place: Places,
     name: Called = None,
     licence: Licence = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be added.")] = False,
@@ -63,16 +65,16 @@ def add_source(
 
 @group.command("make")
 def make_dataset(
-    place: Place,
+    place: Places,
     name: Called = None,
     licence: Licence = None,
     task: Task = None,
     as_json: AsJson = False,
     project: Folder = HERE,
 ) -> None:
-    """From files or a database to a data set with its card. Where there is no noria.toml one is begun.
+    """From files and databases to a data set with its card. Where there is no noria.toml one is begun.
 
-    Example: noria data make handbook
+    Example: noria data make handbook postgresql://reader@host/shop
     """
     from noria import cycle
     from noria.apps import adding, data_tables, versions
