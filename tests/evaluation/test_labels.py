@@ -271,7 +271,7 @@ def test_labels_feed_the_lights_and_the_datasets(tmp_path: Path) -> None:
     }  # fmt: skip
     platform = opened(tmp_path, "share = 1.0")
     found = list(from_traffic(rows, notes, platform.settings.tasks["helpdesk"], Scrubber()))
-    assert [(each.origin, each.target) for each in found] == [
+    assert [(each.example.origin, each.example.target) for each in found] == [
         ("traffic:correction", "Pull the lever."), ("traffic:correction", "press 3"),
     ]  # fmt: skip
 
