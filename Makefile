@@ -1,5 +1,6 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench bench-coverage bench-gate bench-gateway conformance soak clean
+.PHONY: install demo test check bench bench-coverage bench-gate bench-gateway bench-personal conformance conformance-airflow \
+	soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -45,6 +46,11 @@ bench-gate: install
 # How often the intervals of a report hold the truth: benchmarks/results/coverage.json and coverage.png.
 bench-coverage: install
 	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/coverage_judges.py
+
+# 10,000 planted items of personal data in six languages: recall and precision by kind, Presidio on a sample beside it.
+bench-personal: install
+	$(BIN)/python -m benchmarks.personal.run
 
 # The gateway beside nginx, vllm-router, smg and LiteLLM; what is not there yet is installed first.
 bench-gateway: install
@@ -52,8 +58,12 @@ bench-gateway: install
 
 # What CI does a little of, thoroughly: Schemathesis against the data plane's own description, twenty times kill -9.
 conformance: install
-	$(BIN)/pytest tests/gateway/test_schemathesis.py tests/gateway/test_worker_killed.py tests/turn/test_killed.py \
+	$(BIN)/pytest tests/gateway/test_schemathesis.py tests/gateway/test_worker_killed.py tests/turn/test_killed.py tests/turn/test_torn.py \
 		--examples 300 --kills 20
+
+# The exported DAG in a real Apache Airflow, which has an environment of its own in the user's cache.
+conformance-airflow: install
+	$(BIN)/pytest tests/turn/test_airflow.py --airflow
 
 # Ten minutes at half of saturation: clients that vanish or dawdle, engines that die.
 soak: install

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from noria.datasets import clean, examples
+from noria.backends import languages, presidio
+from noria.datasets import card, clean, examples
 from noria.deployment import release
 from noria.errors import Conflict, Invalid, NotFound
 from noria.evaluation import harness, queue, report
@@ -24,16 +24,16 @@ from noria.ports import Platform, Progress
 from noria.settings import known
 from noria.stage import Look, Stage, Step, check_order, run_stage
 from noria.training import adapter
-from noria.types import Artifact, Cycle, Decision, new_id
+from noria.types import Artifact, Cycle, Decision, Run, digest_of, new_id
 
 STAGES = (
-    Stage("sources", collect.work, params=collect.params, observes=collect.observes),
-    Stage("documents", clean.work, reads=("sources",), params=clean.params),
+    Stage("sources", collect.work, params=collect.params, observes=collect.observes, version="2"),
+    Stage("documents", clean.work, reads=("sources",), params=clean.params, version="2"),
     Stage(
         "dataset",
-        examples.work,
+        partial(card.work, languages=languages.count, recogniser=presidio.open_recogniser),
         reads=("sources", "documents"),
-        params=examples.params,
+        params=card.params,
         observes=examples.observes,
         version="2",
     ),
@@ -52,6 +52,12 @@ STAGES = (
     ),
 )
 check_order(STAGES)
+
+
+CYCLES = 1000
+"""Cycles of a task among which one is looked up."""
+NAMED = 16
+"""Letters of the id of a cycle that a scheduler has named; it is the scheduler's to go on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,8 @@ def turn(
     progress: Progress,
     *,
     until: str | None = None,
+    cycle: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
     started: Callable[[str, int, int], None] = lambda stage, number, total: None,
     finished: Callable[[Step], None] = lambda step: None,
 ) -> Turn:
@@ -86,36 +94,63 @@ def turn(
         name: the task; None for the only one.
         progress: where long stages say how far they are.
         until: last stage to run; the whole cycle otherwise.
+        cycle: id of a cycle, or any text that names one, such as a scheduler's name of its run; that one goes on, or
+            begins. With `until` that one stage alone is run, on what the cycle made before. One that has ended is
+            told as it was.
+        stop: asked before each stage; the cycle is left where it is once it says yes, and the next turn goes on.
         started: called before each stage with its name, its number from 1 and how many there are.
         finished: called with each finished step.
 
     Raises:
-        NotFound: there is no such task.
+        NotFound: there is no such task, or the cycle has not come as far as the stage needs.
         Invalid: there is no such stage, or the sources or the recipe are wrong.
         Conflict: a cycle of this task runs already.
     """
     name, task = platform.settings.task(name)
     stages = _stages(until)
-    look = Look(platform, name, task, {})
-    report.check(look)
-    adapter.base_of(look)
-    with _alone(platform.settings.state / "locks", name):
-        cycle, before = _open_cycle(platform, name)
-        if task.labels is not None:
+    due = stages[-1:] if cycle and until else stages
+    _check(Look(platform, name, task, {}), due)
+    with alone(platform, name):
+        here, before = _named_cycle(platform, name, cycle) if cycle else _open_cycle(platform, name)
+        if here.ended is not None:
+            return _told(here, before, due)
+        done = _made_before(stages[-1], before, cycle) if cycle and until else {}
+        platform.runs.save(here)
+        if task.labels is not None and not done:
             queue.choose(platform, name)
-        done: dict[str, Artifact] = {}
-        steps = []
-        for number, stage in enumerate(stages, 1):
-            started(stage.name, number, len(stages))
-            step = run_stage(stage, platform, name, task, cycle.id, done, progress, before.get(stage.name))
-            done[stage.name] = step.artifact
-            steps.append(step)
-            finished(step)
+        steps: list[Step] = []
+        try:
+            for number, stage in enumerate(due, 1):
+                if stop():
+                    break
+                started(stage.name, number, len(due))
+                steps.append(run_stage(stage, platform, name, task, here.id, done, progress, before.get(stage.name)))
+                done[stage.name] = steps[-1].artifact
+                finished(steps[-1])
+        except Invalid:
+            if not cycle:  # A cycle that went on would not look again at what is put right.
+                _end(platform, here, None)
+            raise
         decision = Decision.model_validate(_decided(done)) if "release" in done else None
-        if decision is not None:
-            cycle = cycle.model_copy(update={"ended": platform.clock.now(), "verdict": decision.verdict})
-            platform.runs.save(cycle)
-        return Turn(cycle, tuple(steps), decision)
+        # Who asked for a part has it: the next turn looks at sources and traffic anew. A named cycle has more to come.
+        if decision is not None or (until and not cycle and len(steps) == len(due)):
+            here = _end(platform, here, decision)
+        return Turn(here, tuple(steps), decision)
+
+
+def _end(platform: Platform, cycle: Cycle, decision: Decision | None) -> Cycle:
+    verdict = decision.verdict if decision else None
+    ended = cycle.model_copy(update={"ended": platform.clock.now(), "verdict": verdict})
+    platform.runs.save(ended)
+    return ended
+
+
+def _told(cycle: Cycle, made: dict[str, Artifact], due: tuple[Stage, ...]) -> Turn:
+    """A cycle that has ended, as it was; one stage of it, or all."""
+    steps = tuple(Step(stage.name, made[stage.name], 0.0, skipped=True) for stage in due if stage.name in made)
+    if len(steps) < len(due):
+        raise Conflict(f"cycle '{cycle.id}' has ended without a {due[-1].name}", "begin another: noria run")
+    return Turn(cycle, steps, Decision.model_validate(_decided(made)) if "release" in made else None)
 
 
 def _decided(done: dict[str, Artifact]) -> dict[str, object]:
@@ -131,21 +166,56 @@ def _stages(until: str | None) -> tuple[Stage, ...]:
     return STAGES[: names.index(until) + 1]
 
 
+def _check(look: Look, stages: tuple[Stage, ...]) -> None:
+    """Refuse what late stages could not do before early ones take their time; data needs neither metric nor model."""
+    names = {stage.name for stage in stages}
+    if "report" in names:
+        report.check(look)
+    if "adapter" in names:
+        adapter.base_of(look)
+
+
 def _open_cycle(platform: Platform, name: str) -> tuple[Cycle, dict[str, Artifact]]:
     """The cycle that was killed, with what it had made, or a new one."""
-    latest = platform.runs.cycles(name, 1)
-    if latest and latest[0][0].ended is None:
-        cycle, runs = latest[0]
-        made = ((run, platform.runs.artifact(run.output)) for run in runs)
-        return cycle, {run.stage: each.model_copy(update={"run_key": run.key}) for run, each in made if each}
+    mine = ((cycle, runs) for cycle, runs in platform.runs.cycles(name, CYCLES) if len(cycle.id) != NAMED)
+    for cycle, runs in mine:
+        if cycle.ended is None:
+            return cycle, _made(platform, runs)
+        break
     now = platform.clock.now()
-    cycle = Cycle(id=new_id(now), task=name, began=now)
-    platform.runs.save(cycle)
-    return cycle, {}
+    return Cycle(id=new_id(now), task=name, began=now), {}
+
+
+def _named_cycle(platform: Platform, name: str, text: str) -> tuple[Cycle, dict[str, Artifact]]:
+    """The cycle of this name, ended or not, with what it has made; a new one where there is none."""
+    # Schedulers give the runs of several tasks the same name, and names that cannot be those of folders.
+    identity = digest_of(["cycle", name, text])
+    for cycle, runs in platform.runs.cycles(name, CYCLES):
+        if cycle.id in (text, identity):
+            return cycle, _made(platform, runs)
+    return Cycle(id=identity, task=name, began=platform.clock.now()), {}
+
+
+def _made(platform: Platform, runs: list[Run]) -> dict[str, Artifact]:
+    made = ((run, platform.runs.artifact(run.output)) for run in runs)
+    return {run.stage: each.model_copy(update={"run_key": run.key}) for run, each in made if each}
+
+
+def _made_before(stage: Stage, before: dict[str, Artifact], cycle: str) -> dict[str, Artifact]:
+    """What the stage reads, as this cycle has made it."""
+    for read in stage.reads:
+        if read not in before:
+            raise NotFound(
+                f"cycle '{cycle}' has no {read} yet, which stage '{stage.name}' reads",
+                f"noria run {read} --cycle '{cycle}'",
+            )
+    return {read: before[read] for read in stage.reads}
 
 
 @contextmanager
-def _alone(folder: Path, name: str) -> Iterator[None]:
+def alone(platform: Platform, name: str) -> Iterator[None]:
+    """One process at a time works on a task's artifacts; raises Conflict where another one does."""
+    folder = platform.settings.state / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"cycle-{name}.lock").open("w") as handle:
         try:

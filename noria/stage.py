@@ -164,8 +164,9 @@ def _attempt(stage: Stage, work: Work) -> Mapping[str, JsonValue]:
             return stage.work(work)
         except Unavailable as error:
             work.progress.update(stage.name, 0, 1, f"{error.fact}; trying again ({attempt})")
-            shutil.rmtree(work.out, ignore_errors=True)
-            work.out.mkdir(parents=True)
+            # The folder itself stays: it is claimed for this process.
+            for left in work.out.iterdir():
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
             time.sleep(0.5 * attempt)
     return stage.work(work)
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,14 @@ from hypothesis import settings
 settings.register_profile("noria", deadline=None)
 settings.load_profile("noria")
 
+# The main module of a pytest-xdist worker has no file: PySpark takes it for a doctest then, and ends the process.
+vars(sys.modules["__main__"]).setdefault("__file__", str(Path(pytest.__file__).with_name("__main__.py")))
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--examples", type=int, default=10, help="requests that Schemathesis makes for each endpoint")
     parser.addoption("--kills", type=int, default=6, help="processes that are killed in each test of kill -9")
+    parser.addoption("--airflow", action="store_true", help="install Apache Airflow where it is not there yet")
 
 
 @pytest.fixture(scope="session")

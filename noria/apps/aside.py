@@ -5,24 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from noria.backends import child
+from noria.apps.workers import Workers
 from noria.backends.harness import Target
+from noria.backends.scratch import temporary
 from noria.errors import Conflict, Unavailable
 from noria.evaluation.sides import barred
 from noria.ports import Engine, Platform
-from noria.settings import child_environment
 from noria.types import Arm, Candidate, KeyGrant, Route, Snapshot
 
 READY_SECONDS = 30.0
-STOP_SECONDS = 5.0
 
 
 @contextmanager
@@ -34,19 +30,16 @@ def serving(platform: Platform, name: str, candidate: Candidate) -> Iterator[Tar
     if why := barred(platform, platform.settings.tasks[name], candidate):
         raise Conflict(f"'{candidate.ref}' cannot be asked: {why}", "make one that can: noria run")
     settings = platform.settings.engines[candidate.engine]
-    kind, logs = platform.engines[settings.kind], platform.settings.state / "logs"
+    kind, log = platform.engines[settings.kind], platform.settings.state / "logs" / "aside-engine.log"
     adapters = {candidate.adapter: platform.lake.path(candidate.adapter)} if candidate.adapter else {}
-    engine = kind.start(settings, adapters, logs / "aside-engine.log")
+    engine = kind.start(settings, adapters, log)
     try:
-        with tempfile.TemporaryDirectory(prefix="noria-aside-") as folder:
+        with temporary("noria-aside.") as folder:
             key = secrets.token_urlsafe(32)
             snapshot = _snapshot(platform, name, candidate, engine, key)
-            (Path(folder) / "snapshot.json").write_text(snapshot.model_dump_json())
-            process, url = _gateway(Path(folder), logs / "aside-gateway.log")
-            try:
+            (folder / "snapshot.json").write_text(snapshot.model_dump_json())
+            with _gateway(folder) as url:
                 yield Target(f"{url}/v1", key, name)
-            finally:
-                child.stop(process, STOP_SECONDS)
     finally:
         engine.close()
 
@@ -66,13 +59,17 @@ def _snapshot(platform: Platform, name: str, candidate: Candidate, engine: Engin
     )  # fmt: skip
 
 
-def _gateway(state: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
-    argv = [sys.executable, "-m", "noria.apps.gateway", "--state", str(state), "--port", "0"]
-    process = child.spawn([*argv, "--parent", str(os.getpid())], log=log, env=child_environment())
-    end, address = time.monotonic() + READY_SECONDS, state / "gateway.url"
-    while not address.is_file():
-        if process.poll() is not None or time.monotonic() > end:
-            child.stop(process, STOP_SECONDS)
-            raise Unavailable(f"the gateway did not start: {child.last_lines(log, 1)}", f"look into {log}")
-        time.sleep(0.05)
-    return process, address.read_text()
+@contextmanager
+def _gateway(state: Path) -> Iterator[str]:
+    workers = Workers(state, "127.0.0.1", 0, 1, os.getpid())
+    try:
+        workers.begin()
+        end = time.monotonic() + READY_SECONDS
+        while not workers.have(1):
+            workers.poll()
+            if (why := workers.refusal()) or time.monotonic() > end:
+                raise Unavailable(f"the gateway did not start: {why}", "run it again")
+            time.sleep(0.05)
+        yield workers.address
+    finally:
+        workers.close()

@@ -66,7 +66,7 @@ def _project(start: Path) -> Iterator[Check]:
     yield _tried("back-ends", lambda: _open(settings))
     for source in settings.sources:
         if source.path is not None:
-            yield _files(settings, source.name, source.path)
+            yield _files(settings, source)
     if not (settings.state / "up.json").is_file():
         yield _port("data plane", settings.runtime.listen)
         yield _port("control plane", settings.runtime.control)
@@ -90,12 +90,17 @@ def _tried(name: str, work: Callable[[], str]) -> Check:
         return Check(name, False, f"{error.where} {error.fact}".strip(), error.hint)
 
 
-def _files(settings: reading.Settings, name: str, pattern: str) -> Check:
-    path = Path(pattern)
-    files = list(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if path.is_absolute() else []
-    files = files or list(settings.root.glob(pattern) if not path.is_absolute() else [])
-    found = f"{len(files)} file(s)"
-    return Check(f"source {name}", bool(files), found, "" if files else f"'{pattern}' matches nothing")
+def _files(settings: reading.Settings, source: reading.SourceSettings) -> Check:
+    from noria.lake.read import Place, listed
+
+    name = f"source {source.name}"
+    try:
+        files = listed(Place(source, settings))
+    except NoriaError as error:
+        return Check(name, False, error.fact, error.hint)
+    refused = [file for file in files if file.refused]
+    found = f"{len(files)} file(s)" + (f", {len(refused)} of them refused" if refused else "")
+    return Check(name, not refused, found, f"{refused[0].name}: {refused[0].refused}" if refused else "")
 
 
 def _port(name: str, listen: str) -> Check:

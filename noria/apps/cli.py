@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from noria import __version__
-from noria.apps.commands import batch, canary, compare, data, evaluate, judge, keys, labels, lights, releases
+from noria.apps.commands import (
+    batch,
+    canary,
+    compare,
+    data,
+    evaluate,
+    export,
+    forget,
+    judge,
+    keys,
+    labels,
+    lights,
+    releases,
+    scan,
+)
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
 from noria.errors import Invalid, NoriaError
 
@@ -87,21 +101,33 @@ def up(
 @app.command()
 def run(
     until: Annotated[str | None, typer.Argument(help="Last stage to run; the whole cycle without it.")] = None,
+    cycle_name: Annotated[
+        str | None, typer.Option("--cycle", help="Name of the cycle, for schedulers; STAGE is then run alone.")
+    ] = None,
+    watching: Annotated[bool, typer.Option("--watch", help="Run again whenever sources or traffic change.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 60.0,
     task: Task = None,
     as_json: AsJson = False,
     project: Folder = HERE,
 ) -> None:
     """Turn the wheel once: sources to release. What is unchanged is not done again; a killed cycle goes on.
 
-    Example: noria run            Example: noria run dataset
+    Example: noria run            Example: noria run dataset            Example: noria run --watch --every 60
     """
     from noria import cycle
-    from noria.apps import views
+    from noria.apps import views, watch
     from noria.apps.screen import Screen, show
 
+    if watching:
+        if cycle_name is not None:
+            raise Invalid("--watch begins cycles of its own", "leave --cycle away")
+        watch.Watch(project.resolve(), task, until, every, as_json).run()
+        return
     platform = opened(project)
     with Screen() as screen:
-        turn = cycle.turn(platform, task, screen, until=until, started=screen.started, finished=screen.finished)
+        turn = cycle.turn(
+            platform, task, screen, until=until, cycle=cycle_name, started=screen.started, finished=screen.finished
+        )
     told = views.result(platform, turn)
     if as_json:
         show(told, as_json=True)
@@ -222,15 +248,18 @@ def demo(
 
 
 app.add_typer(releases.group)
+app.add_typer(data.group, name="data")
 app.add_typer(keys.group, name="keys")
 app.add_typer(batch.group, name="batch")
-app.add_typer(data.group, name="data")
 app.add_typer(labels.group, name="labels")
 app.add_typer(lights.group, name="lights")
 app.add_typer(canary.group, name="canary")
 app.add_typer(judge.group, name="judge")
 app.add_typer(compare.group)
 app.add_typer(evaluate.group, name="evaluate")
+app.add_typer(scan.group)
+app.add_typer(forget.group)
+app.add_typer(export.group, name="export")
 
 
 if __name__ == "__main__":

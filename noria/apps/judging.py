@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from noria.apps.recording import recorder
 from noria.errors import Invalid, NotFound, Unavailable
-from noria.evaluation import report
+from noria.evaluation import history, shelf
 from noria.evaluation.judges import calibration as calibrating
 from noria.evaluation.judges import rows as reading
 from noria.evaluation.judges.bench import Bench, Judged
@@ -26,7 +26,7 @@ from noria.evaluation.judges.rows import JudgeRow
 from noria.evaluation.judges.summary import summary
 from noria.ports import Engine, Platform, Progress
 from noria.settings import PriceSettings
-from noria.types import Artifact, Feedback, Message, Ref, Run, digest_of, new_id
+from noria.types import Feedback, Message, Ref, digest_of, new_id
 from noria.wiring import local_lake
 
 JUDGED = "judge:"
@@ -114,11 +114,8 @@ def rows_to_judge(
 def rows_of_report(platform: Platform, task: str | None, pairs: bool) -> tuple[list[JudgeRow], str, Ref]:
     """The answers of a task's latest report; raises NotFound where it has none."""
     name, _ = platform.settings.task(task)
-    for _, runs in platform.runs.cycles(name, 50):
-        for run in runs:
-            if run.stage == "report" and platform.lake.has(run.output):
-                found = report.load(platform.lake.path(run.output))
-                return reading.from_report(found, pairs), str(run.output), run.output
+    for entry in history.entries(platform, name):
+        return reading.from_report(history.read(platform, entry.ref), pairs), str(entry.ref), entry.ref
     raise NotFound(f"task '{name}' has no report", "make one: noria run report")
 
 
@@ -175,7 +172,8 @@ def run(
     files = {"summary.json": json.dumps(told, indent=1, ensure_ascii=False)}
     files["judged.jsonl"] = "".join(each.model_dump_json() + "\n" for each in judged)
     key = digest_of({"stage": KIND, "judge": judge.digest, "at": told["at"]})
-    ref = _store(platform, judge.name, KIND, key, files, {**told, "judge": judge.name}, parents)
+    meta = {**told, "judge": judge.name}
+    ref = shelf.keep(platform, KIND, judge.name, key, files, meta, parents=parents)
     return Ran(ref, told, judged)
 
 
@@ -195,7 +193,7 @@ def calibrate(platform: Platform, judge: Judge, file: Path, progress: Progress) 
     files = {"calibration.json": found.model_dump_json(indent=1)}
     files["judged.jsonl"] = "".join(each.model_dump_json() + "\n" for each in judged)
     key = _calibration_key(judge)
-    return _store(platform, judge.name, "calibration", key, files, found.told(), ()), found
+    return shelf.keep(platform, "calibration", judge.name, key, files, found.told()), found
 
 
 def calibration_of(platform: Platform, judge: Judge) -> Calibration | None:
@@ -270,21 +268,6 @@ def _ref(text: str) -> Ref:
         raise Invalid(str(error), "such as judgement:quality@0123456789abcdef") from error
     if ref.kind != KIND:
         raise Invalid(f"'{text}' is not a {KIND}", "list them: noria judge list")
-    return ref
-
-
-def _store(
-    platform: Platform, name: str, kind: str, key: str, files: dict[str, str], meta: dict[str, JsonValue],
-    parents: Sequence[Ref],
-) -> Ref:  # fmt: skip
-    folder = platform.lake.scratch(f"{kind}-{key}")
-    for file, text in files.items():
-        (folder / file).write_text(text)
-    ref = platform.lake.commit(folder, kind, name)
-    now = platform.clock.now()
-    made = Artifact(ref=ref, parents=tuple(parents), run_key=key, meta=meta)
-    run = Run(key=key, stage=kind, task="", cycle="", output=ref, seconds=0.0, peak_mb=0.0, at=now)
-    platform.runs.record(run, made)
     return ref
 
 

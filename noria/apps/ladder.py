@@ -54,7 +54,7 @@ def height(rungs: list[Rung]) -> int:
 
 
 def _turned(seen: Seen) -> bool:
-    return any(cycle.ended is not None for cycle, _ in seen.platform.runs.cycles(None, 1000))
+    return any(cycle.verdict is not None for cycle, _ in seen.platform.runs.cycles(None, 1000))
 
 
 def _measured(seen: Seen) -> bool:
@@ -85,7 +85,7 @@ def _proven(seen: Seen) -> bool:
 
 def _regular(seen: Seen) -> bool:
     since = seen.platform.clock.now() - MONTH
-    recent = [cycle for cycle, _ in seen.platform.runs.cycles(None, 1000) if cycle.began >= since and cycle.ended]
+    recent = [cycle for cycle, _ in seen.platform.runs.cycles(None, 1000) if cycle.began >= since and cycle.verdict]
     return len(recent) >= REGULAR
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from noria.errors import Invalid, NotFound, Unavailable
+from noria.backends.scratch import alone, claim, sweep
+from noria.errors import Conflict, Invalid, NotFound, Unavailable
 from noria.types import Ref
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
@@ -20,18 +22,29 @@ class FolderLake:
     """Port `Lake` on one folder: `root/KIND/NAME/DIGEST` for artifacts, `root/.scratch` for what is being made.
 
     Scratch and artifacts lie on one file system, so that `commit` is a single rename: an artifact is there as a
-    whole or not at all, also after a kill.
+    whole or not at all, also after a kill. A scratch folder is claimed by the process that asked for it.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
+        self._claims: dict[Path, int] = {}
 
     def scratch(self, key: str) -> Path:
-        """An empty folder to write in; what was left in it by a killed run is gone."""
+        """An empty folder to write in; what killed runs left in this one and in all others is gone.
+
+        Raises Conflict where another living process writes under this key.
+        """
         folder = self.root / ".scratch" / _checked("scratch key", key)
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for claimed in [each for each in self._claims if each == folder or not each.is_dir()]:
+            os.close(self._claims.pop(claimed))
+        with alone(folder.parent):
+            sweep(folder.parent, "*")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                raise Conflict(f"another process writes '{key}' now", "wait for it, or look: noria status") from None
+            self._claims[folder] = claim(folder)
         return folder
 
     def commit(self, folder: Path, kind: str, name: str) -> Ref:

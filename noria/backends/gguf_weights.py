@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noria.backends.scratch import temporary
 from noria.errors import Invalid
 
 _LAYER = {
@@ -51,14 +50,11 @@ def unpack(gguf: Path, cache: Path) -> Path:
     if folder.is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=cache))
-    try:
+    with temporary(f"{folder.name}.", cache) as scratch:
         reader = _read(gguf)
         _weights(gguf, reader, scratch)
         _tokenizer(gguf, reader, scratch)
         _publish(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 

@@ -9,7 +9,6 @@ import secrets
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from noria.backends.chat_client import SEED, ChatClient
 from noria.backends.child import last_lines, spawn, stop
 from noria.backends.llamacpp_server import DRAIN, ServerConfig, drain
+from noria.backends.scratch import temporary
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 from noria.ports import EngineKind
 from noria.settings import EngineSettings, child_environment, environment, known
@@ -82,7 +82,7 @@ class LlamaCpp:
             raise Unavailable("engines of kind 'llamacpp' need xllamacpp", "pip install 'noria[llamacpp]'")
         files = [_adapter_file(ref, folder) for ref, folder in adapters.items()]
         key = secrets.token_urlsafe(24)
-        with ExitStack() as unless_ready, tempfile.TemporaryDirectory(prefix="noria-") as folder:
+        with ExitStack() as unless_ready, temporary("noria-engine.") as folder:
             config = ServerConfig(
                 model=str(model_path(settings).resolve()),
                 alias=base.name,
@@ -93,7 +93,7 @@ class LlamaCpp:
                 adapters=tuple(str(file.resolve()) for file in files),
                 ready=f"{folder}/ready",
             )
-            process = _launch(config, Path(folder), log)
+            process = _launch(config, folder, log)
             unless_ready.callback(stop, process, GRACE_SECONDS)
             url = _wait(process, Path(config.ready), log)
             endpoint = Endpoint(url=f"{url}/v1", key=key, model=base.name, paths=(("/tokenize", "/tokenize"),))
@@ -354,7 +354,7 @@ def _adapter_file(ref: Ref, folder: Path) -> Path:
 
 
 def _launch(config: ServerConfig, folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    # TemporaryDirectory makes a folder of mode 0700, so that nobody else reads the key.
+    # The folder has mode 0700, so that nobody else reads the key.
     file = folder / "config.json"
     file.write_text(config.model_dump_json())
     command = (sys.executable, "-m", "noria.backends.llamacpp_server", str(file), str(os.getpid()))

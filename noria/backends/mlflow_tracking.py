@@ -79,6 +79,7 @@ class MlflowTracking:
         for key, values in curves.items():
             metrics += [Metric(key, float(value), at, step) for step, value in enumerate(values, 1)]
         others = [Param(key, _text(value)) for key, value in run.items() if key not in numbers]
+        status = "FAILED"
         try:
             for start in range(0, len(metrics), _MOST_METRICS):
                 client.log_batch(identity, metrics=metrics[start : start + _MOST_METRICS])
@@ -86,10 +87,9 @@ class MlflowTracking:
                 client.log_batch(identity, params=others[start : start + _MOST_PARAMETERS])
             for file in files:
                 client.log_artifact(identity, str(file))
-        except BaseException:
-            client.set_terminated(identity, "FAILED")
-            raise
-        client.set_terminated(identity, "FINISHED")
+            status = "FINISHED"
+        finally:
+            client.set_terminated(identity, status)
         return identity
 
     def _experiment(self, client: Any, name: str) -> str:

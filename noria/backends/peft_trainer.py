@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import JsonValue
 from noria.backends import gguf_weights
 from noria.backends.child import last_lines, stop
 from noria.backends.peft_worker import WorkerJob
+from noria.backends.scratch import temporary
 from noria.errors import Invalid, Unavailable
 from noria.ports import Progress
 from noria.settings import child_environment, environment
@@ -73,8 +73,8 @@ class PeftTrainer:
         )
 
     def _run(self, job: WorkerJob, heard: Callable[[dict[str, Any]], None]) -> dict[str, JsonValue]:
-        with tempfile.TemporaryDirectory(prefix="noria-worker-") as folder:
-            file, log = Path(folder) / "job.json", Path(folder) / "log"
+        with temporary("noria-worker.") as folder:
+            file, log = folder / "job.json", folder / "log"
             file.write_text(job.model_dump_json())
             with log.open("wb") as errors:
                 process = subprocess.Popen(

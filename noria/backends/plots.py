@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from noria.errors import Unavailable
 from noria.types import Report
@@ -10,10 +13,7 @@ from noria.types import Report
 
 def report(of: Report, file: Path) -> None:
     """Gain of every metric on every slice with its interval; green is better, red is worse."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise Unavailable(f"'{error.name}' is not installed", "pip install 'noria[train]'") from error
+    Figure = _figure()
     rows = [(group, each) for group, metrics in of.intervals.items() for each in metrics.values()]
     figure = Figure(figsize=(8, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
@@ -28,3 +28,47 @@ def report(of: Report, file: Path) -> None:
     axes.set_xlabel(f"gain of the candidate, {rows[0][1].confidence:.0%} paired interval" if rows else "no rows")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, dpi=100, metadata={"Software": None})
+
+
+def lengths(of: Mapping[str, Mapping[str, Any]], file: Path) -> None:
+    """Histograms of lengths, one below the other; `of` is the profile's `lengths`: part, unit, spread."""
+    Figure = _figure()
+    drawn = [(f"{part}, {unit}", spread) for part, units in of.items() for unit, spread in units.items()]
+    figure = Figure(figsize=(8, 0.4 + 1.5 * max(1, len(drawn))), layout="constrained")
+    for place, (label, spread) in enumerate(drawn, 1):
+        axes = figure.add_subplot(len(drawn), 1, place)
+        edges, rows = spread["histogram"]["edges"], spread["histogram"]["rows"]
+        widths = [high - low for low, high in pairwise(edges)]
+        axes.bar(edges[:-1], rows, width=widths, align="edge", color="tab:blue", edgecolor="white", linewidth=0.5)
+        axes.axvline(max(1.0, spread["median"]), color="black", linewidth=1)
+        axes.set_xscale("log")
+        axes.set_xticks([], minor=True)
+        axes.set_xticks(edges[:: max(1, len(edges) // 8)], [f"{each:,}" for each in edges[:: max(1, len(edges) // 8)]])
+        axes.set_title(f"{label}: median {spread['median']:g}, 95 % up to {spread['p95']:g}", loc="left", fontsize=9)
+        axes.set_ylabel("rows")
+    figure.savefig(file, dpi=100, metadata={"Software": None})
+
+
+def steps(of: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Rows that each step let through, and in grey what it took out; `of` is the profile's `steps`."""
+    Figure = _figure()
+    figure = Figure(figsize=(8, 0.9 + 0.42 * max(1, len(of))), layout="constrained")
+    axes = figure.add_subplot()
+    places = range(len(of))
+    kept, took = [step["out"] for step in reversed(of)], [step["in"] for step in reversed(of)]
+    axes.barh(places, took, color="lightgray")
+    axes.barh(places, kept, color="tab:blue")
+    for place, (gave, had) in enumerate(zip(kept, took, strict=True)):
+        axes.annotate(f" {gave:,} of {had:,}", (max(gave, had), place), va="center", fontsize=8)
+    axes.set_yticks(places, [step["step"] for step in reversed(of)])
+    axes.set_xlabel("rows")
+    axes.margins(x=0.2)
+    figure.savefig(file, dpi=100, metadata={"Software": None})
+
+
+def _figure() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"'{error.name}' is not installed", "pip install 'noria[train]'") from error
+    return Figure

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from noria import __version__, prompts
-from noria.datasets import contamination, looks, pairs, poisoning, synthetic
+from noria.datasets import contamination, leaks, looks, pairs, poisoning, synthetic
 from noria.datasets.draft import Draft
 from noria.datasets.gather import from_documents, from_traffic
 from noria.datasets.rows import (
@@ -24,7 +24,8 @@ from noria.datasets.rows import (
     write_json,
     write_sides,
 )
-from noria.datasets.scrub import Scrubber
+from noria.datasets.schema import rows_of
+from noria.datasets.scrub import Recognise, Scrubber, counted_before, keeps, keeps_document, params_of, rules_of
 from noria.datasets.shingles import words
 from noria.datasets.split import Plan, Side, Sides, on, question_member, split
 from noria.errors import Invalid
@@ -53,7 +54,8 @@ def params(look: Look) -> JsonValue:
         told["synthetic"]["model"] = [str(base), quantization]
     # How often sealed rows may be looked at changes no row by itself.
     told["split"] = task.split.model_dump(mode="json", exclude={"looks"})
-    return {"sources": list(mapped), "task": told}
+    scrub: JsonValue = params_of(task.scrub, look.platform.settings.state)
+    return {"sources": list(mapped), "task": told, "scrub": scrub}
 
 
 def observes(look: Look) -> JsonValue:
@@ -76,6 +78,7 @@ def observes(look: Look) -> JsonValue:
 class _Counts:
     """Rows after each step."""
 
+    every: int
     gathered: int
     unique: int
     trusted: int
@@ -84,16 +87,19 @@ class _Counts:
     rows: int
 
 
-def work(work: Work) -> Mapping[str, JsonValue]:
+def work(work: Work, recogniser: Callable[[], Recognise] | None = None) -> Mapping[str, JsonValue]:
     """Write the tables of a dataset; returns counts.
 
     `train.parquet` and `test.parquet` lie apart, so that training never opens the test rows. Beside them lie
     `pairs.parquet` (preferences), `sides.parquet`, `suspects.parquet`, `steps.json` and, for a task with context,
-    `index/`. Raises Invalid when there is no example, none on one of the sides, too few fresh sealed rows, or more that
-    look planted than the task bears; Denied for a trusted file that is not what was signed.
+    `index/`. Of the counts, `leaks` is what of personal data is in the files that were written. `recogniser` opens the
+    model that finds names, where the task asks for them. Raises Invalid when there is no example, none on one of the
+    sides, too few fresh sealed rows, or more that look planted than the task bears; Denied for a trusted file that is
+    not what was signed.
     """
-    scrubber, traffic = Scrubber(), _traffic(work)
-    gathered = _gather(work, scrubber, traffic)
+    scrubber, traffic = _scrubber(work, recogniser), _traffic(work)
+    every = _gather(work, scrubber, traffic)
+    gathered = [draft for draft in every if keeps(draft.example)]
     unique = _unique(gathered)
     if not unique:
         raise _nothing(work)
@@ -116,11 +122,14 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     write_sides(sides.members, work.out / "sides.parquet")
     rows = [*learned, *sealed]
     parted = len(sides.train) + len(sides.test)
-    counts = _Counts(len(gathered), len(unique), len(drafts), parted, len(train) + len(sides.test), len(rows))
+    counts = _Counts(
+        len(every), len(gathered), len(unique), len(drafts), parted, len(train) + len(sides.test), len(rows)
+    )
     quarantined = pq.read_metadata(work.folder("sources") / "quarantine.parquet").num_rows
     personal: dict[str, JsonValue] = dict(sorted(scrubber.counts.items()))
     measured: dict[str, JsonValue] = {
         "steps": _steps(work, counts), "quarantined": quarantined, "personal_data": personal,
+        "leaks": {**leaks.kinds_of(leaks.scan(work.out, scrubber.rules))},
     }  # fmt: skip
     write_json(measured, work.out / "steps.json")
     work.progress.update("dataset", 3, 3)
@@ -140,6 +149,15 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     }
 
 
+def _scrubber(work: Work, recogniser: Callable[[], Recognise] | None) -> Scrubber:
+    wanted = work.task.scrub
+    named = recogniser is not None and (wanted.names or wanted.places)
+    recognise = recogniser() if recogniser is not None and named else None
+    return Scrubber(
+        rules_of(wanted, work.platform.settings.state), recognise, counted_before(work.inputs["documents"].meta)
+    )
+
+
 def _traffic(work: Work) -> tuple[list[Interaction], list[Feedback]]:
     said = work.folder("sources")
     return read_interactions(said / "interactions.parquet"), read_feedback(said / "feedback.parquet")
@@ -151,18 +169,19 @@ def _gather(work: Work, scrubber: Scrubber, traffic: tuple[list[Interaction], li
     found: list[Draft] = []
     for source in _mapped(work):
         # The documents of the context are counted when the index is built from them.
-        counting = Scrubber() if source.name == context else scrubber
+        counting = scrubber.aside() if source.name == context else scrubber
         found += from_documents(_documents(work, source.name, counting), source, work.task)
     found += from_traffic(*traffic, work.task, scrubber)
     if made_up is not None:
-        asked = synthetic.questions(work, _documents(work, made_up.source, Scrubber()), made_up)
+        asked = synthetic.questions(work, _documents(work, made_up.source, scrubber.aside()), made_up)
         most = len(asked) if made_up.max_share == 1.0 else int(made_up.max_share / (1 - made_up.max_share) * len(found))
         found += asked[:most]
     return found
 
 
 def _documents(work: Work, source: str, scrubber: Scrubber) -> Iterator[Document]:
-    return map(scrubber.document, read_documents(work.folder("documents") / "documents.parquet", [source]))
+    documents = read_documents(work.folder("documents") / "documents.parquet", [source])
+    return filter(keeps_document, map(scrubber.document, documents))
 
 
 def _mapped(work: Work) -> list[SourceSettings]:
@@ -268,11 +287,12 @@ def _nothing(work: Work) -> Invalid:
 def _steps(work: Work, counts: _Counts) -> list[JsonValue]:
     """What every step took in and gave out, from the cleaning on."""
     before: list[JsonValue] = json.loads((work.folder("documents") / "steps.json").read_text(encoding="utf-8"))["steps"]
-    documents = pq.read_metadata(work.folder("documents") / "documents.parquet").num_rows
+    documents = rows_of(work.folder("documents") / "documents.parquet")
     # Interactions that nobody commented teach nothing; counting them would make another dataset of every request.
     said = pq.read_metadata(work.folder("sources") / "feedback.parquet").num_rows
     told = [
-        ("examples of documents and feedback", documents + said, counts.gathered),
+        ("examples of documents and feedback", documents + said, counts.every),
+        ("dropped personal data", counts.every, counts.gathered),
         ("duplicate examples", counts.gathered, counts.unique),
         ("planted examples", counts.unique, counts.trusted),
         ("bridging examples", counts.trusted, counts.split),

@@ -18,7 +18,8 @@ from noria.datasets import similar
 from noria.datasets.contamination import Held
 from noria.datasets.draft import Draft
 from noria.datasets.gather import CORRECTION, THUMBS, answered, as_example, commented, said_of, turns
-from noria.datasets.rows import PAIRS, as_json, write_table
+from noria.datasets.rows import as_json, write_table
+from noria.datasets.schema import PAIRS
 from noria.datasets.scrub import Scrubber
 from noria.datasets.shingles import words
 from noria.datasets.split import Side, Sides, group_members, question_member
@@ -77,7 +78,7 @@ def write(pairs: Iterable[Pair], beside: Callable[[str], str | None], file: Path
             for name in ("origin", "conversation", "context", "chosen", "rejected")
         },
     }
-    write_table(pa.table([columns[name] for name in PAIRS.names], schema=PAIRS), "id", file)
+    write_table(pa.table([columns[name] for name in PAIRS.names], schema=PAIRS), PAIRS, "id", file)
     return len(rows)
 
 

@@ -16,7 +16,8 @@ from pydantic import JsonValue
 
 from noria.datasets import similar
 from noria.datasets.draft import Draft
-from noria.datasets.rows import SUSPECTS, write_table
+from noria.datasets.rows import write_table
+from noria.datasets.schema import SUSPECTS
 from noria.datasets.shingles import words
 from noria.errors import Denied, Invalid
 from noria.guards import poisoning
@@ -154,7 +155,7 @@ def write(checked: Checked, drafts: Sequence[Draft], file: Path) -> None:
         [each.rule for each in found],
         [round(each.score, 6) for each in found],
     ]
-    write_table(pa.table(columns, schema=SUSPECTS), "row", file)
+    write_table(pa.table(columns, schema=SUSPECTS), SUSPECTS, "row", file)
 
 
 def _floods(drafts: Sequence[Draft], traffic: Sequence[int], share: float) -> list[Found]:

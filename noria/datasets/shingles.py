@@ -10,15 +10,17 @@ from collections.abc import Iterable
 PERMUTATIONS = 128
 SEED = 42
 
-_WORD = re.compile(
-    # Scripts without spaces: every character is a word.
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
-    # Else what stands between spaces and punctuation. Not \\w, which would cut words at the vowel signs of Hindi.
-    "|[^\\s\x00-/:-@\\[-`{-\u00a9\u00ab-\u00b1\u00b4-\u00b9\u00bb-\u00bf\u00d7\u00f7\u055a-\u055f\u0589\u05be\u05c0"
-    "\u05c3\u05f3\u05f4\u060c\u061b\u061f\u066a-\u066d\u06d4\u0964\u0965\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-    "\u2000-\u206f\u2190-\u2bff\u3000-\u303f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\ufe10-\ufe6f"
-    "\uff00-\uff0f\uff1a-\uff20]+"
+SINGLE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""Scripts without spaces: every character is a word. A class of characters, as regular expressions write it."""
+
+APART = (
+    "\\s\x00-/:-@\\[-`{-\u00a9\u00ab-\u00b1\u00b4-\u00b9\u00bb-\u00bf\u00d7\u00f7\u055a-\u055f\u0589\u05be\u05c0"
+    "\u05c3\u05f3\u05f4\u060c\u061b\u061f\u066a-\u066d\u06d4\u0964\u0965\u2000-\u206f\u2190-\u2bff\u3000-\u303f"
+    "\ufe10-\ufe6f\uff00-\uff0f\uff1a-\uff20"
 )
+"""Spaces and punctuation, which end a word; \\W would cut words at the vowel signs of Hindi."""
+
+_WORD = re.compile(f"[{SINGLE}]|[^{APART}{SINGLE}]+")
 
 
 def words(text: str) -> list[str]:

@@ -89,17 +89,16 @@ def decide(report: Report, gate: GateSettings, level: float, required: Mapping[s
 
 def _judged(goals: list[Claim], guards: list[Claim]) -> tuple[Verdict, str]:
     main = goals[0]
-    worse = Claim(main.what, main.interval, 0.0, main.level)
-    if worse.refuted and _certainly_lost(main):
+    if _certainly_lost(main):
         return "refuse", f"worse: {_told(main)}"
     if lost := [each for each in guards if each.refuted]:
         first = min(lost, key=lambda each: each.gain - each.null)
-        return "refuse", f"loses more than the margin {-first.null:g} on {first.what}: {_told(first)}"
+        return "refuse", f"loses more than the margin {-first.null:g} on '{first.what}': {_told(first)}"
     if open_ := [each for each in goals if not each.shown]:
         return "inconclusive", f"no certain {_aim(open_[0])}: {_told(open_[0])}{_more(open_[0])}"
     if unsure := [each for each in guards if not each.shown]:
         first = min(unsure, key=lambda each: each.floor - each.null)
-        fact = f"{first.what} cannot be certified within the margin {-first.null:g}: {_told(first)}"
+        fact = f"'{first.what}' cannot be certified within the margin {-first.null:g}: {_told(first)}"
         return "inconclusive", f"{fact}{_more(first)}"
     return "promote", f"{'better' if main.null == 0 else 'not worse'}: {_told(main)}"
 
@@ -108,22 +107,22 @@ def _goals(report: Report, gate: GateSettings, level: float) -> list[Claim]:
     overall = report.intervals["all"]
     mine = overall[gate.metric]
     if gate.goal == "better":
-        return [Claim(f"'{gate.metric}'", mine, 0.0, level)]
-    goals = [Claim(f"'{gate.metric}'", mine, -gate.margin, level)]
+        return [Claim(gate.metric, mine, 0.0, level)]
+    goals = [Claim(gate.metric, mine, -gate.margin, level)]
     if gate.goal == "cheaper" and gate.cost in overall:
-        goals.append(Claim(f"'{gate.cost}'", overall[gate.cost], 0.0, level))
+        goals.append(Claim(gate.cost, overall[gate.cost], 0.0, level))
     return goals
 
 
 def _guards(report: Report, gate: GateSettings, level: float) -> list[Claim]:
     overall = report.intervals["all"]
     slices = [
-        Claim(f"'{name}'", each[gate.metric], -gate.margins.get(name, gate.margin), level)
+        Claim(name, each[gate.metric], -gate.margins.get(name, gate.margin), level)
         for name, each in report.intervals.items()
         if name != "all" and gate.metric in each and each[gate.metric].rows >= gate.min_rows
     ]
     return slices + [
-        Claim(f"'{name}'", overall[name], -margin, level) for name, margin in gate.guards.items() if name in overall
+        Claim(name, overall[name], -margin, level) for name, margin in gate.guards.items() if name in overall
     ]
 
 
@@ -178,7 +177,7 @@ def _told(claim: Claim) -> str:
 def _decision(
     verdict: Verdict, because: str, report: Report, gate: GateSettings, level: float, claims: list[Claim]
 ) -> Decision:
-    judged = {claim.what.strip("'") for claim in claims}
+    judged = {claim.what for claim in claims}
     slices: dict[str, JsonValue] = {
         name: {**each[gate.metric].model_dump(mode="json"), "judged": name == "all" or name in judged}
         for name, each in report.intervals.items()
@@ -191,6 +190,6 @@ def _decision(
         evidence={
             "metric": gate.metric, "goal": gate.goal, "margin": gate.margin, "margins": {**gate.margins},
             "guards": {**gate.guards}, "requires": {**gate.requires}, "risk": gate.risk, "level": level,
-            "claims": {claim.what.strip("'"): claim.told() for claim in claims}, "slices": slices, "checks": checks,
+            "claims": {claim.what: claim.told() for claim in claims}, "slices": slices, "checks": checks,
         },
     )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from pydantic import JsonValue
 
-from noria.deployment import canary, gate, risk
+from noria.deployment import canary, gate, leaks, risk
 from noria.errors import Conflict, Invalid, NotFound
 from noria.ports import Platform
 from noria.stage import Look, Work
@@ -36,6 +36,7 @@ def work(work: Work, measured: Measured = lambda platform, name, ref: {}) -> Map
     decision = (
         _standing(work.platform, live, report)
         or _barred(work.platform, live, report)
+        or leaks.refusal(work.platform, report, work.inputs["report"].ref)
         or _decided(work, report, measured)
     )
     if decision.verdict == "promote" and (live is None or live.champion != report.candidate):
@@ -113,7 +114,10 @@ def _not_now(decision: Decision, because: str) -> Decision:
 
 
 def promote(platform: Platform, name: str, ref: Ref, actor: str) -> Deployment:
-    """Make a candidate the champion because a person says so; lifts its hold. Raises NotFound."""
+    """Make a candidate the champion because a person says so; lifts its hold.
+
+    Raises NotFound, Conflict where it serves or its data set holds personal data.
+    """
     report = _report_on(platform, name, ref)
     live = platform.deployments.current(name)
     if live is not None and live.champion == report.candidate:
@@ -130,7 +134,8 @@ def promote(platform: Platform, name: str, ref: Ref, actor: str) -> Deployment:
 def start(platform: Platform, name: str, ref: Ref, actor: str) -> Deployment:
     """Begin the canary of a candidate because a person says so; lifts its hold.
 
-    Raises NotFound, Conflict where it serves or another one is tried, Invalid where the task has no canary.
+    Raises NotFound, Conflict where it serves, another one is tried or its data set holds personal data, Invalid where
+    the task has no canary.
     """
     report = _report_on(platform, name, ref)
     live = platform.deployments.current(name)
@@ -221,6 +226,7 @@ def _report_on(platform: Platform, name: str, ref: Ref) -> Report:
             if run.stage == "report" and platform.lake.has(run.output):
                 report = Report.model_validate_json((platform.lake.path(run.output) / "report.json").read_text())
                 if report.candidate.ref == ref:
+                    leaks.require_none(platform, run.output)
                     return report
     if ref.kind != "candidate":
         raise Invalid(f"'{ref}' is not a candidate", f"list them: noria status {name}")

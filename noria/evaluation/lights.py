@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from pydantic import JsonValue
 
 from noria.errors import Conflict, Invalid
+from noria.evaluation import shelf
 from noria.evaluation.labels import given, worth
 from noria.evaluation.truth import same
 from noria.ports import Platform
 from noria.settings import ComparisonSettings, LabelSettings, LightSettings
 from noria.stats import conformal, trust
 from noria.stats.lots import drawn
-from noria.types import Artifact, Feedback, Interaction, Run
+from noria.types import Feedback, Interaction
 
 SAID = ("thumbs", "correct")
 """Metrics of feedback that say whether an answer is right: 1 and more is right, 0 and less is wrong."""
@@ -164,7 +165,6 @@ def _given_up(identity: str) -> bool:
 
 
 def _store(platform: Platform, name: str, lights: LightSettings, found: Sequence[Calibrated]) -> None:
-    now = platform.clock.now()
     thresholds: dict[str, JsonValue] = {
         each.served_by: {
             "green": each.green.threshold if each.green else None, "red": each.red.threshold if each.red else None,
@@ -174,9 +174,5 @@ def _store(platform: Platform, name: str, lights: LightSettings, found: Sequence
     }  # fmt: skip
     told: list[JsonValue] = [each.told() for each in found]
     key = trust.key(name, lights)
-    folder = platform.lake.scratch(f"lights-{key}")
-    (folder / "lights.json").write_text(json.dumps({"thresholds": thresholds, "candidates": told}, indent=1))
-    ref = platform.lake.commit(folder, "lights", name)
-    made = Artifact(ref=ref, parents=(), run_key=key, meta={"thresholds": thresholds})
-    run = Run(key=key, stage="lights", task=name, cycle="", output=ref, seconds=0.0, peak_mb=0.0, at=now)
-    platform.runs.record(run, made)
+    files = {"lights.json": json.dumps({"thresholds": thresholds, "candidates": told}, indent=1)}
+    shelf.keep(platform, "lights", name, key, files, {"thresholds": thresholds}, task=name)

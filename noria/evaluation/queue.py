@@ -14,13 +14,14 @@ from typing import Literal
 from pydantic import JsonValue
 
 from noria.errors import Invalid
+from noria.evaluation import shelf
 from noria.evaluation.metrics import token_f1
 from noria.ports import Platform
 from noria.settings import LabelSettings, TaskSettings
 from noria.stats import trust
 from noria.stats.lots import drawn
 from noria.stats.sampling import proportional
-from noria.types import Artifact, Feedback, Interaction, Record, Run, digest_of
+from noria.types import Artifact, Feedback, Interaction, Record, digest_of
 
 LATE = timedelta(hours=1)
 """An answer that is logged later than this, and twice the gateway's deadline, after it was asked for is left out."""
@@ -251,13 +252,6 @@ def _recent(platform: Platform, name: str, last: Batch | None) -> dict[str, date
 
 
 def _store(platform: Platform, name: str, batch: Batch, recent: dict[str, datetime]) -> None:
-    key = _key(name, batch.number)
-    folder = platform.lake.scratch(f"labels-{key}")
-    (folder / "batch.json").write_text(batch.model_dump_json(indent=1))
-    (folder / "recent.json").write_text(json.dumps({each: at.isoformat() for each, at in sorted(recent.items())}))
-    ref = platform.lake.commit(folder, "labels", name)
-    made = Artifact(ref=ref, parents=(), run_key=key, meta=batch.told())
-    run = Run(
-        key=key, stage="labels", task=name, cycle="", output=ref, seconds=0.0, peak_mb=0.0, at=batch.until
-    )  # fmt: skip
-    platform.runs.record(run, made)
+    times = json.dumps({each: at.isoformat() for each, at in sorted(recent.items())})
+    files = {"batch.json": batch.model_dump_json(indent=1), "recent.json": times}
+    shelf.keep(platform, "labels", name, _key(name, batch.number), files, batch.told(), task=name, at=batch.until)

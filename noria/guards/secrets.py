@@ -3,8 +3,9 @@
 What to expect of it. A prefix of a known maker with a body of the right form is nearly always a key; a body that is
 filled up (`sk-xxxxxxxxxxxxxxxxxxxxxxxx`) has too little entropy and is left alone. The rules `assigned` and `bearer`
 take any value of 16 characters or more that looks random; they also fire on random-looking examples in documentation
-and on digests that are assigned to a name such as `token`. Passwords in prose, and those shorter than 16 characters
-outside an address, are not found: nothing tells them from words.
+and on digests that are assigned to a name such as `token`. A shorter password is found where a word announces it and
+it mixes letters with digits or signs (`password: Sun-42!x`); one that is a plain word is not: nothing tells it from
+words.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from noria.types import Finding
 
 REACH: Final = 384
 """Characters after its start within which a finding shows: the header of a JSON Web Token is the longest."""
-BEHIND: Final = 8
+BEHIND: Final = 40
 """Characters before its start that decide whether something is a finding."""
 
 _LONGEST_KEY = 10_000
@@ -26,9 +27,6 @@ _BITS = 3.0
 """Shannon entropy of a key's characters, in bits; a random one of 20 letters and digits has about 3.9."""
 _RANDOM_BITS = 3.2
 """The same where no prefix vouches for it; English words of that length have less, or no digit."""
-
-_LONG = 16
-"""Every kind has a word of that many characters at least, an address, or the head of a private key."""
 
 _BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
@@ -73,6 +71,24 @@ _ASSIGNED = re.compile(
 _ADDRESS = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9+]{1,20}://[^\s:@/?#]{0,64}:(?P<password>[^\s:@/?#]{3,128})@(?=[\w\[])"
 )
+_MARKS = (
+    "AKIA", "ASIA", "ABIA", "ACCA", "AIza", "GOCSPX-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-",
+    "gldt-", "glrt-", "glcbt-", "xox", "xapp-", "k_live_", "k_test_", "whsec_", "sk-", "hf_", "npm_", "pypi-", "SG.",
+    "_v1_", "noria-", ":AA", "eyJ",
+)  # fmt: skip
+"""Without any of these a text holds no key with a maker's prefix."""
+_ASSIGNERS = ("key", "secret", "token", "passwor", "passwd", "pwd", "kennwort", "schlüssel", "bearer")
+_ANNOUNCERS = ("pass", "pwd", "kennwort", "mdp", "contraseña", "clave", "haslo", "hasło", "wachtwoord", "senha")
+"""Without any of these, in lower case, a text holds no value of the rules of that name."""
+_ANNOUNCED = re.compile(
+    r"""
+    (?<![^\W_])(?:passwor[dt]|passwd|pwd|passcode|passphrase|kennwort|mot[ ]de[ ]passe|mdp|contraseña|clave|haslo|hasło
+        |wachtwoord|senha)
+    ["'`]{0,2}[ ]?(?P<sign>:=|=>|=|:|is|ist|lautet|est|es|è|to|brzmi)(?:[ ]{1,2}|(?<=[:=>]))["'`„«]?
+    (?P<value>[^\s"'`„“”«»<>]{6,64})
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
 _HOOK = re.compile(r"https://hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9+/]{20,100}")
 _STAND_INS = re.compile(r"(?i)(?:x{4}|\*{3}|\.{3}|\$\{|\{\{|%\(|your[_-]|example|changeme|placeholder|redacted)")
 
@@ -83,19 +99,26 @@ def find(text: str) -> list[Finding]:
     The score is 1 for an exact form, 0.9 for a known prefix, 0.7 where only a name and the entropy speak for it.
     Time is linear in the length of the text.
     """
-    if max(map(len, text.split()), default=0) < _LONG and "://" not in text and "-----BEGIN" not in text:
-        return []
-    found = _private_keys(text) if "PRIVATE KEY" in text else []
+    folded = text.lower()
+    found = _announced(text) if any(word in folded for word in _ANNOUNCERS) else []
+    found += _private_keys(text) if "PRIVATE KEY" in text else []
     found += _prefixed(text)
     if "://" in text:
         found += _addresses(text)
-    found += _assigned(text)
+    if any(word in folded for word in _ASSIGNERS):
+        found += _assigned(text)
     found.sort(key=lambda each: (each.start, -each.end))
     apart: list[Finding] = []
     for each in found:
         if not apart or each.start >= apart[-1].end:
             apart.append(each)
     return apart
+
+
+def keys(text: str) -> list[Finding]:
+    """Private keys and keys with a maker's prefix alone, in order: what shows early, whatever stands before it."""
+    found = _private_keys(text) if "PRIVATE KEY" in text else []
+    return found + [each for each in _prefixed(text) if each.rule != "jwt"]
 
 
 def entropy(value: str) -> float:
@@ -126,6 +149,8 @@ def _private_keys(text: str) -> list[Finding]:
 
 def _prefixed(text: str) -> list[Finding]:
     found: list[Finding] = []
+    if not any(mark in text for mark in _MARKS):
+        return found
     for match in _PREFIXED.finditer(text):
         rule = match.lastgroup or ""
         if entropy(match[0][-64:]) >= _BITS and not _STAND_INS.search(match[0]):
@@ -144,6 +169,22 @@ def _addresses(text: str) -> list[Finding]:
         Finding(kind="token", start=each.start(), end=each.end(), score=1.0, rule="slack-hook")
         for each in _HOOK.finditer(text)
     ]
+    return found
+
+
+def _announced(text: str) -> list[Finding]:
+    """Short passwords after a word for one: of two classes of characters after a sign, of three in a sentence."""
+    found: list[Finding] = []
+    for match in _ANNOUNCED.finditer(text):
+        value = match["value"].rstrip(".,;:)?!")
+        classes = (str.islower, str.isupper, str.isdigit, lambda letter: letter in "!#$%&*+=?@^~§€")
+        kinds = sum(any(map(is_one, value)) for is_one in classes)
+        least = 3 if match["sign"].isalpha() else 2
+        if len(value) >= 6 and (kinds >= least or (least == 2 and value.isdigit())) and not _STAND_INS.search(value):
+            if not any(letter.isdigit() or letter in "!#$%&*+=?@^~§€" for letter in value) or "://" in value:
+                continue
+            start = match.start("value")
+            found.append(Finding(kind="password", start=start, end=start + len(value), score=0.7, rule="announced"))
     return found
 
 

@@ -38,6 +38,15 @@ class Skip:
 
 Item = Row | Fault | Skip
 
+
+def section(heading: str, body: str, offset: int, fields: dict[str, str] | None = None) -> Row | Skip:
+    """A row of a heading and the text below it; nothing where there is no text."""
+    if not body.strip():
+        return Skip("section without text")
+    text = f"{heading}\n{body}" if heading else body
+    return Row({"heading": heading, "body": body, **(fields or {})}, offset, text=text)
+
+
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -57,7 +66,7 @@ def decode(data: bytes) -> tuple[str, int]:
 
 def broken(text: str) -> str | None:
     """Why this text cannot be stored, or None when it can."""
-    found = _SURROGATE.search(text)
+    found = None if text.isascii() else _SURROGATE.search(text)
     if not found:
         return None
     code = ord(found[0])

@@ -4,45 +4,70 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING
+from weakref import finalize
 
 from noria.errors import Invalid, Unavailable
-from noria.lake.rows import Item, Row, as_text
+from noria.lake.rows import Item, Row
+from noria.lake.watermark import fetch, newer
+from noria.settings import SourceSettings
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Connection
 
 
-@dataclass(frozen=True, slots=True)
+SPOOL_BYTES = 64 << 20
+"""Rows past this size wait on disk, not in memory."""
+
+
 class Answer:
     """The rows of a query in an order of their own, so that the database's order does not matter.
 
-    `digest` is the SHA-256 of the rows, `name` the address without its password.
+    `name` is the address without its password, `digest` the SHA-256 of the rows. The rows wait in a temporary file;
+    what stays in memory of each is 40 bytes.
     """
 
-    name: str
-    digest: str
-    rows: tuple[dict[str, str], ...]
+    def __init__(self, name: str, rows: Iterable[Mapping[str, str]]) -> None:
+        import numpy as np
+
+        self.name = name
+        self._file = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - it lives as long as the answer
+        finalize(self, self._file.close)
+        places, hashes = array("Q"), bytearray()
+        for row in rows:
+            line = json.dumps(row).encode()
+            places.append(self._file.tell())
+            hashes += hashlib.sha256(line).digest()
+            self._file.write(line + b"\n")
+        # Rows with one hash are the same, so any order of them is the same.
+        keys = np.frombuffer(bytes(hashes), dtype=">u8").reshape(-1, 4)
+        order = np.lexsort((keys[:, 1], keys[:, 0]))
+        self._places = np.frombuffer(places, dtype=np.uint64)[order]
+        self.digest = hashlib.sha256(keys[order].tobytes()).hexdigest()
 
     def items(self) -> Iterator[Item]:
         """The rows; the offset is the row's number."""
-        for number, fields in enumerate(self.rows):
-            yield Row(fields, number)
+        for number, place in enumerate(self._places):
+            self._file.seek(int(place))
+            yield Row(json.loads(self._file.readline()), number)
 
 
-def ask(url: str, query: str, root: Path, where: str) -> Answer:
-    """Run a query; a relative SQLite file is looked up from `root` and opened for reading only.
+def ask(source: SourceSettings, root: Path, kept: Path, where: str) -> Answer:
+    """Run a source's query; a relative SQLite file is looked up from `root` and opened for reading only.
 
-    Raises Invalid for a bad address or query, with `where` as the place in noria.toml, and Unavailable when the
-    driver is missing or the database does not answer.
+    With a watermark the rows that were there before come from `kept`, and only newer ones are fetched; the answer is
+    the same. Raises Invalid for a bad address or query, with `where` as the place in noria.toml, and Unavailable when
+    the driver is missing or the database does not answer.
     """
     from sqlalchemy import create_engine, text
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
+    url = source.url or ""
     try:
         address, name = _address(url, root, where)
         engine = create_engine(address, poolclass=NullPool)
@@ -54,20 +79,24 @@ def ask(url: str, query: str, root: Path, where: str) -> Answer:
         ) from error
     try:
         with engine.connect() as connection:
-            result = connection.execute(text(query))
-            if not result.returns_rows:
-                raise Invalid("the query returns no rows", "write a select", where=where)
-            columns = [str(column) for column in result.keys()]  # noqa: SIM118 - a result is no mapping
-            rows = [dict(zip(columns, map(as_text, row), strict=True)) for row in result]
+            _only_read(connection)
+            if source.watermark is None:
+                return Answer(name, fetch(connection, text(source.query or ""), where))
+            return Answer(name, newer(connection, source, name, kept / "rows.jsonl", where))
     except OperationalError as error:
         if engine.dialect.name != "sqlite":
             raise Unavailable(f"the database '{name}' does not answer: {error.orig}", "", where=where) from error
         raise Invalid(f"the query failed: {error.orig}", "correct the query", where=where) from error
     except SQLAlchemyError as error:
         raise Invalid(f"the query failed: {getattr(error, 'orig', error)}", "correct the query", where=where) from error
-    lines = sorted((json.dumps(row, ensure_ascii=True), row) for row in rows)
-    sha = hashlib.sha256("\n".join(line for line, _ in lines).encode()).hexdigest()
-    return Answer(name, sha, tuple(row for _, row in lines))
+
+
+def _only_read(connection: Connection) -> None:
+    """Have PostgreSQL refuse to write, and tell times in UTC."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("set session characteristics as transaction read only")
+        connection.exec_driver_sql("set time zone 'UTC'")
+        connection.commit()
 
 
 _URLS = "write it as sqlite:///data/shop.db or postgresql+psycopg://user@host/name"

@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from noria.lake.rows import Fault, Item, Row, Skip, as_text, broken, decode, size
-from noria.types import digest_of
 
 _DELIMITERS = ",;\t|"
 _PROBE = 20
+_QUOTE = re.compile(r'(?:^|\t)"', re.MULTILINE)
 
 
 def csv_rows(data: bytes) -> Iterator[Item]:
@@ -25,7 +26,22 @@ def csv_rows(data: bytes) -> Iterator[Item]:
     """
     text, start = decode(data)
     lines = _Lines(text, start)
-    reader = csv.reader(lines, delimiter=_delimiter(text), strict=True)
+    yield from _table(lines, csv.reader(lines, delimiter=_delimiter(text), strict=True))
+
+
+def tsv_rows(data: bytes) -> Iterator[Item]:
+    """Rows of a file of tab-separated values with a header line; offsets and faults as in CSV.
+
+    IANA's text/tab-separated-values has no quotes, spreadsheets write them: they count where reading the whole file
+    with them gives every row as many values as the header has, and are part of the values otherwise.
+    """
+    text, start = decode(data)
+    lines = _Lines(text, start)
+    style: Literal[0, 3] = csv.QUOTE_MINIMAL if _quoted(text) else csv.QUOTE_NONE
+    yield from _table(lines, csv.reader(lines, delimiter="\t", quoting=style, strict=True))
+
+
+def _table(lines: _Lines, reader: Iterator[list[str]]) -> Iterator[Item]:
     header: list[str] | None = None
     while True:
         offset = lines.offset
@@ -53,7 +69,7 @@ def json_rows(data: bytes) -> Iterator[Item]:
     """Rows of a JSON file that holds an array of objects, or one object; the offset is the row's number."""
     text, _ = decode(data)
     try:
-        value = _loads(text)
+        value = parse_json(text)
     except ValueError as error:
         yield Fault(0, f"not valid JSON: {error}")
         return
@@ -119,6 +135,17 @@ class _Lines:
         return line
 
 
+def _quoted(text: str) -> bool:
+    """Whether the tab-separated values of a text stand in quotes where they need to."""
+    if not _QUOTE.search(text):
+        return False
+    try:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
+        return len({len(row) for row in rows if any(value.strip() for value in row)}) == 1
+    except csv.Error:
+        return False
+
+
 def _delimiter(text: str) -> str:
     """The delimiter that cuts most of the first lines into as many columns as the header has, two at least."""
     head = text.splitlines()[:_PROBE]
@@ -135,7 +162,8 @@ def _delimiter(text: str) -> str:
     return max(_DELIMITERS, key=score)
 
 
-def _loads(text: str) -> Any:
+def parse_json(text: str) -> Any:
+    """A JSON value; raises ValueError, also for one that is nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -146,7 +174,7 @@ def _line(line: str, offset: int) -> Item:
     if reason := broken(line):
         return Fault(offset, reason)
     try:
-        value = _loads(line)
+        value = parse_json(line)
     except ValueError as error:
         return Fault(offset, f"not valid JSON: {error}")
     if not isinstance(value, dict):
@@ -175,6 +203,8 @@ def _pairs(turns: object, number: int) -> Iterator[Item]:
     if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
         yield Fault(number, f"conversation {number} is not a list of texts")
         return
+    from noria.names import digest_of
+
     conversation = digest_of(["conversation", *turns])
     for at in range(0, len(turns) - 1, 2):
         yield Row({"question": turns[at], "answer": turns[at + 1]}, number, conversation=conversation)

@@ -1,14 +1,24 @@
 """noria.toml and the environment, typed. The only room that reads the environment."""
 
-from noria.settings.base import Address, Name, Share, Table
+from noria.settings.base import Address, Name, Share, Table, known
+from noria.settings.clean import (
+    CLEANING,
+    STEPS,
+    BoilerplateStep,
+    CleanStep,
+    LanguageStep,
+    MissingStep,
+    options_of,
+)
 from noria.settings.environment import child_environment, engine_key, environment, export
-from noria.settings.file import Settings, find, known, line_of, load
+from noria.settings.file import Settings, find, line_of, load
 from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
 from noria.settings.poisoning import PoisoningSettings
-from noria.settings.source import SourceSettings
+from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
+from noria.settings.source import ColumnType, CrawlSettings, FileLimits, SourceSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
 from noria.settings.task import (
     Action,
@@ -26,25 +36,35 @@ from noria.settings.task import (
 )
 
 __all__ = [
+    "CLEANING",
+    "STEPS",
     "Action",
     "Address",
     "ArmSettings",
+    "BoilerplateStep",
+    "CleanStep",
+    "ColumnType",
     "ComparisonSettings",
     "ContextSettings",
+    "CrawlSettings",
     "Detector",
     "EngineSettings",
     "FeedbackSettings",
+    "FileLimits",
     "GateSettings",
     "GatewaySettings",
     "GuardSettings",
     "JudgeExample",
     "JudgeSettings",
     "LabelSettings",
+    "LanguageStep",
     "LightSettings",
     "LimitSettings",
     "Method",
+    "MissingStep",
     "Name",
     "Need",
+    "PersonalKind",
     "PoisoningSettings",
     "PriceSettings",
     "ProjectSettings",
@@ -52,6 +72,8 @@ __all__ = [
     "RecordSettings",
     "ReleaseSettings",
     "RuntimeSettings",
+    "ScrubAction",
+    "ScrubSettings",
     "Settings",
     "Share",
     "SourceSettings",
@@ -68,4 +90,5 @@ __all__ = [
     "known",
     "line_of",
     "load",
+    "options_of",
 ]

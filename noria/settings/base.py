@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import difflib
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 NAME, ADDRESS, URL = r"^[a-z0-9][a-z0-9_-]{0,62}$", r"^[^:\s]+:\d{1,5}$", r"^https?://\S+$"
-FORMS = {NAME: "use a-z, 0-9, - and _, 63 at most", ADDRESS: "give host:port", URL: "give http://HOST:PORT"}
+LICENCE = r"^[a-z0-9][a-z0-9.+-]{0,62}$"
+FORMS = {
+    LICENCE: "use the hub's identifier, such as apache-2.0, cc-by-4.0 or other",
+    NAME: "use a-z, 0-9, - and _, 63 at most",
+    ADDRESS: "give host:port",
+    URL: "give http://HOST:PORT",
+}
 """By pattern: what to type instead."""
 
 Name = Annotated[str, Field(pattern=NAME)]
@@ -20,3 +28,9 @@ class Table(BaseModel):
     """A table of noria.toml: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def known(word: str, words: Sequence[str] | dict[str, Any] | set[str]) -> str:
+    """A hint that names the nearest known word, or all of them."""
+    near = difflib.get_close_matches(word, list(words), n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(sorted(words)) or 'none'}"

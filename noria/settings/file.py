@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Sequence
@@ -12,13 +11,14 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from noria.errors import Invalid, NotFound
-from noria.settings.base import FORMS, Name, Table
+from noria.settings.base import FORMS, Name, Table, known
 from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
 from noria.settings.poisoning import PoisoningSettings
-from noria.settings.source import SourceSettings
+from noria.settings.scrub import ScrubSettings
+from noria.settings.source import CrawlSettings, FileLimits, SourceSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
 from noria.settings.task import (
     ArmSettings,
@@ -74,12 +74,6 @@ class Settings(Table):
     def place(self, *path: str) -> str:
         """`noria.toml:LINE` of a key, such as `place('tasks', 'helpdesk', 'engine')`."""
         return f"{self.file.name}:{line_of(self.file.read_text(), path)}"
-
-
-def known(word: str, words: Sequence[str] | dict[str, Any] | set[str]) -> str:
-    """A hint that names the nearest known word, or all of them."""
-    near = difflib.get_close_matches(word, list(words), n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(sorted(words)) or 'none'}"
 
 
 def load(file: Path) -> Settings:
@@ -140,7 +134,10 @@ def _fault(error: ValidationError, text: str, name: str) -> Invalid:
         return Invalid(f"unknown key '{dotted}'", known(path[-1], _keys_beside(path)), where=where)
     if first["type"] == "missing":
         return Invalid(f"'{dotted}' is missing", f"add {path[-1]} = …", where=where)
-    form = FORMS.get(first.get("ctx", {}).get("pattern", ""))
+    context = first.get("ctx", {})
+    if first["type"] == "clean":
+        return Invalid(f"'{dotted}': {context['fact']}", context["hint"], where=where)
+    form = FORMS.get(context.get("pattern", ""))
     reason = "not of the right form" if form else first["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(value, dict) else f" (it is '{value}')"
     return Invalid(f"'{dotted}': {reason}{shown}", form or "correct that line", where=where)
@@ -152,7 +149,7 @@ def _keys_beside(path: tuple[str, ...]) -> set[str]:
         if part.isdigit() or model is None:
             continue
         if part in _TABLES:
-            model = _TABLES[part]
+            model = FileLimits if part == "limits" and path[0] == "sources" else _TABLES[part]
     keys = set(model.model_fields) if model else set()
     return keys - {"root", "file"} if model is Settings else keys
 
@@ -162,6 +159,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "runtime": RuntimeSettings,
     "engines": EngineSettings,
     "sources": SourceSettings,
+    "crawl": CrawlSettings,
     "tasks": TaskSettings,
     "judges": JudgeSettings,
     "examples": JudgeExample,
@@ -178,6 +176,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "labels": LabelSettings,
     "comparison": ComparisonSettings,
     "record": RecordSettings,
+    "scrub": ScrubSettings,
     "split": SplitSettings,
     "feedback": FeedbackSettings,
     "synthetic": SyntheticSettings,

@@ -7,9 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from noria.settings.base import Name, Share, Table
+from noria.settings.clean import CLEANING, Cleaning
 from noria.settings.gateway import LimitSettings
 from noria.settings.labels import LabelSettings
 from noria.settings.poisoning import PoisoningSettings
+from noria.settings.scrub import ScrubSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
 
 Detector = Literal["personal", "secrets", "injection", "unsafe"]
@@ -152,10 +154,14 @@ class TaskSettings(Table):
 
     kind: Literal["chat"] = "chat"
     sources: tuple[Name, ...]
+    faulty: Share = 1.0
+    """Share of broken rows, or of broken files, of a source above which the cycle stops."""
     base: str
     engine: Name
     system: str | None = None
     context: ContextSettings | None = None
+    clean: Cleaning = CLEANING
+    """The steps that make documents of what the sources gave, in order."""
     recipe: RecipeSettings = RecipeSettings()
     metrics: tuple[str, ...] = ("token_f1", "rouge_l", "exact_match")
     gate: GateSettings = GateSettings()
@@ -178,6 +184,7 @@ class TaskSettings(Table):
     lights: LightSettings | None = None
     labels: LabelSettings | None = None
     record: RecordSettings = RecordSettings()
+    scrub: ScrubSettings = ScrubSettings()
     split: SplitSettings = SplitSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     synthetic: SyntheticSettings | None = None

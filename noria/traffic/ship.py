@@ -60,7 +60,7 @@ def ship(segments: Path, lake: Path) -> Shipment:
     folder = lake / FOLDER
     (folder / TORN).mkdir(parents=True, exist_ok=True)
     records = torn = 0
-    with _locked(folder / ".lock"):
+    with locked(folder / ".lock"):
         for left in [*folder.glob(".*.tmp"), *folder.glob(f"{TORN}/.*.tmp")]:
             left.unlink()
         shipped = shipped_ends(folder)
@@ -110,16 +110,16 @@ def _ship_bytes(segment: str, start: int, data: bytes, folder: Path) -> Shipment
             rows.append(row)
         elif line.strip():
             torn += 1
-            _place(folder / TORN / f"{segment}-{at}-{at + len(line)}.bin", line)
+            place(folder / TORN / f"{segment}-{at}-{at + len(line)}.bin", line)
         at += len(line)
     name = folder / f"{segment}-{start}-{at}"
     if rows:
         columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)]
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), sink, compression="zstd")
-        _place(name.with_name(name.name + PARQUET), sink.getvalue())
+        place(name.with_name(name.name + PARQUET), sink.getvalue())
     else:
-        _place(name.with_name(name.name + NOTHING), b"")
+        place(name.with_name(name.name + NOTHING), b"")
     return Shipment(len(rows), torn)
 
 
@@ -139,7 +139,7 @@ def _row(line: bytes) -> tuple[str, str, datetime, str | None, str] | None:
     return record.kind, record.id, record.at, task, line.decode().rstrip("\n")
 
 
-def _place(path: Path, content: bytes | pa.Buffer) -> None:
+def place(path: Path, content: bytes | pa.Buffer) -> None:
     """Write a file so that it is there whole or not at all, also after a power cut."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as out:
@@ -170,7 +170,8 @@ def _try_lock(fd: int) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of the log's folder: nobody ships meanwhile."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

@@ -12,6 +12,9 @@ from noria.stage import Look, Work
 from noria.training import plan
 from noria.types import Ref, TrainingJob
 
+FORGOTTEN = "forgotten.json"
+"""Marks an adapter that has learned from rows of a person who was to be forgotten: nothing goes on from it."""
+
 
 def params(look: Look) -> JsonValue:
     """The recipe and the base model."""
@@ -29,6 +32,8 @@ def observes(look: Look) -> JsonValue:
         return None
     made = look.platform.runs.artifact(adapter)
     if made is None or not look.platform.lake.has(adapter):
+        return None
+    if (look.platform.lake.path(adapter) / FORGOTTEN).exists():
         return None
     if look.inputs["features"].ref in made.parents:
         return made.meta.get("start")

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from noria.backends.spark import session
-from noria.datasets.normalise import cleaner
+from noria.datasets import boilerplate, parts, steps
+from noria.datasets.schema import DOCUMENTS
 from noria.errors import Invalid, Unavailable
+from noria.settings import STEPS, options_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -28,6 +31,18 @@ print(server.listening_address[1], flush=True)
 sys.stdin.read()
 server.stop()
 """
+
+LENIENT: dict[str, dict[str, object]] = {
+    "language": {"keep": ["en"]},
+    "c4": {"terminal": False, "min_line_words": 0, "min_sentences": 0},
+    "gopher": {"min_words": 0, "min_word_length": 0, "min_stop_words": 1, "stop_words": {"en": ["a"]}},
+}
+ALL = [boilerplate.boilerplate({"s": frozenset({"x"})})] + [
+    steps.ROWS[name](**options_of(STEPS[name].model_validate({"step": name, **LENIENT.get(name, {})})))
+    for name in steps.ROWS
+    if name != "boilerplate"
+]
+"""Every step that goes row by row, with options that let a short text pass."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +67,7 @@ def test_partitions_keep_their_zeros(spark: SparkSession, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_server_without_noria_runs_its_functions() -> None:
+def test_a_server_without_noria_runs_all_steps(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SERVER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         assert server.stdin is not None
@@ -60,10 +75,14 @@ def test_a_server_without_noria_runs_its_functions() -> None:
         try:
             port = int(server.stdout.readline())
             with session(f"sc://127.0.0.1:{port}") as opened:
-                table = pa.table({"source": ["s"], "text": ["a  b"], "fields": ['{"x": "ﬁ"}']})
-                schema = "source string, text string, fields string, sha string, speaks boolean"
-                rows = opened.createDataFrame(table).mapInArrow(cleaner({}), schema).toArrow().to_pylist()
-            assert [(row["text"], row["fields"], row["speaks"]) for row in rows] == [("a b", '{"x": "fi"}', True)]
+                values = {name: ["ab" * 8] for name in DOCUMENTS.names}
+                values |= {"source": ["s"], "text": ["a  b"], "fields": ['{"x": "ﬁ"}']}
+                table = pa.table({**values, "offset": [1]}, schema=DOCUMENTS.remove_metadata())
+                rows = steps.cleaned(opened.createDataFrame(table), ALL, 1, digest=True)
+                rows.write.parquet(str(tmp_path / "cleaned"))
+                assert parts.write(opened, tmp_path / "cleaned", [], (1, 1), tmp_path / "t.parquet") == 1
+            (row,) = pq.read_table(tmp_path / "t.parquet").to_pylist()
+            assert (row["text"], row["fields"]) == ("a b", '{"x": "fi"}')
         finally:
             server.stdin.close()
             server.wait(timeout=30)

@@ -41,7 +41,7 @@ def kept(
     )
     documents = spark.createDataFrame(table)
     losers = near(spark, documents, columns, folder)
-    left = without(spark, documents, losers).toArrow().sort_by("id").to_pylist()
+    left = without(documents, losers).toArrow().sort_by("id").to_pylist()
     return [(row["source"], row["text"]) for row in left]
 
 

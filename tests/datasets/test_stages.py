@@ -349,9 +349,11 @@ def test_steps_account_for_every_row(wheel: Wheel) -> None:
     steps = wheel.turn()
     listed = json.loads((wheel.folder(steps["dataset"]) / "steps.json").read_text())
     counts = {step["step"]: (step["in"], step["out"]) for step in listed["steps"]}
-    assert counts["clean"] == (25, 25)
-    assert counts["exact duplicates"] == (25, 13)
-    assert counts["near duplicates"] == (13, 13)
+    assert counts["unicode"] == counts["length"] == (25, 25)
+    assert counts["exact"] == (25, 13)
+    assert counts["near"] == (13, 13)
+    exact = next(step for step in listed["steps"] if step["step"] == "exact")
+    assert exact["sources"] == {"chats": {"in": 24, "out": 12}, "faq": {"in": 1, "out": 1}}
     assert listed["quarantined"] == 1
     assert steps["dataset"].artifact.meta["rows"] == 12
 

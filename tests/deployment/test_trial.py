@@ -9,6 +9,7 @@ import pytest
 
 from noria.deployment.trial import Observed, look, watch
 from noria.settings import ReleaseSettings
+from noria.stats import anytime
 
 RULE = ReleaseSettings(canary=0.1, budget=3000)
 LEVEL = 0.02
@@ -85,3 +86,26 @@ def test_a_champion_that_declines_goes_back() -> None:
 def test_a_slightly_slower_champion_stays() -> None:
     assert watch(seen(votes(0.1), latency=[(0.88, 0.9)] * 2000), RULE, LEVEL) is None
     assert watch(seen(votes(0.1), latency=[(0.7, 0.9)] * 2000), RULE, LEVEL) is not None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_rule_is_the_one_that_the_benchmark_simulates(seed: int) -> None:
+    """`benchmarks/gate.py` asks `anytime` alone: with one metric that is all that a trial does."""
+    rule = RULE.model_copy(update={"guards": {}})
+    pairs = votes(0.15, seed=seed)
+    gains = np.array([challenger - control for challenger, control in pairs])
+    decided = int(anytime.first(anytime.log_capital(gains, 0.0), LEVEL))
+    assert decided > 1
+    assert look(seen(pairs[: decided - 1], requests=decided), rule, LEVEL, LEVEL) is None
+    decision = look(seen(pairs[:decided], requests=decided), rule, LEVEL, LEVEL)
+    assert decision is not None
+    assert decision.verdict == "promote"
+
+
+def test_a_guard_that_sees_no_fault_holds_a_promotion_for_hundreds_of_pairs() -> None:
+    def ended(fine: int) -> str | None:
+        decision = look(seen(votes(0.15), error=FINE[:fine], latency=FINE[:fine]), RULE, LEVEL, LEVEL)
+        return decision.verdict if decision else None
+
+    assert ended(300) is None
+    assert ended(400) == "promote"

@@ -227,7 +227,7 @@ def test_an_end_that_comes_late_keeps_the_connection() -> None:
                 reply = await pool.post(to, b"{}", stream=True)
                 assert await reply.more() == b"hello"
                 reply.finish()
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.5)
             assert len(connections) == 1
 
     run(work)

@@ -29,10 +29,10 @@ FOUND = [
     ("10.0.0.1", "<ip>"),
     ("at 2001:db8::8a2e:370:7334", "at <ip>"),
     ("SSN 123-45-6789", "SSN <ssn>"),
-    ("key AKIAIOSFODNN7EXAMPLE", "key <secret>"),
-    ("ghp_" + "a1B2" * 9, "<secret>"),
+    ("key AKIAQ3EGUVXT7ZB2M4NP", "key <secret>"),
+    ("ghp_" + "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xYabcd", "<secret>"),
     ("xoxb-123456789012-abcdef", "<secret>"),
-    ("sk-" + "a1B2" * 6, "<secret>"),
+    ("sk-" + "aB3dE5fG7hJ9kL1mN2pQ4rS6", "<secret>"),
     ("-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----\nend", "<secret>\nend"),
     ("order 12, call 0800 555 0147", "order 12, call <phone>"),
 ]

@@ -5,83 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-from pydantic import JsonValue
+from small_project import Project
 
 from noria.errors import Conflict, Invalid, Unavailable
-from noria.lake import collect
-from noria.ports import Platform
-from noria.settings import Settings, load
-from noria.stage import Look, Work
-from noria.types import Document, Feedback, Interaction
-
-HEAD = """
-[project]
-name = "shop"
-[engines.local]
-kind = "llamacpp"
-model = "none"
-[tasks.help]
-sources = ["data"]
-base = "none"
-engine = "local"
-"""
-
-
-class Silence:
-    """Port Traffic with nothing in it."""
-
-    def ship(self) -> int:
-        return 0
-
-    def mark(self) -> JsonValue:
-        return None
-
-    def read(self, mark: JsonValue) -> tuple[list[Interaction], list[Feedback]]:
-        return [], []
-
-    def interaction(self, identity: str) -> Interaction | None:
-        return None
-
-
-class Quiet:
-    """Progress that nobody watches."""
-
-    def update(self, label: str, done: float, total: float, note: str = "") -> None:
-        assert done <= total
-
-
-class Project:
-    """A folder with a noria.toml and one source."""
-
-    def __init__(self, root: Path, source: str) -> None:
-        self.root = root
-        (root / "noria.toml").write_text(f'{HEAD}[[sources]]\nname = "data"\n{source}\n')
-
-    @property
-    def platform(self) -> Platform:
-        used = {"settings": self.settings, "traffic": Silence()}
-        parts: dict[str, Any] = {part.name: used.get(part.name) for part in fields(Platform)}
-        return Platform(**parts)
-
-    @property
-    def settings(self) -> Settings:
-        return load(self.root / "noria.toml")
-
-    def observed(self) -> JsonValue:
-        return collect.observes(Look(self.platform, "help", self.settings.tasks["help"], {}))
-
-    def run(self, observed: JsonValue = None) -> dict[str, list[dict[str, Any]]]:
-        out = self.root / "out"
-        out.mkdir(exist_ok=True)
-        seen = self.observed() if observed is None else observed
-        collect.work(Work(self.platform, "help", self.settings.tasks["help"], "c", {}, seen, out, Quiet()))
-        return {file.stem: pq.read_table(file).to_pylist() for file in out.glob("*.parquet")}
+from noria.types import Document
 
 
 def test_records_carry_their_provenance(tmp_path: Path) -> None:
@@ -208,3 +138,36 @@ def test_an_absolute_path_may_lie_outside(tmp_path: Path) -> None:
 def test_a_silent_database_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises((Unavailable, Invalid)):
         Project(tmp_path, 'kind = "sql"\nurl = "postgresql+psycopg://u:secret@127.0.0.1:9/x"\nquery = "select 1"').run()
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ('kind = "html"', "needs path or url"),
+        ('kind = "html"\npath = "x"\nurl = "http://127.0.0.1/"', "needs path or url"),
+        ('kind = "html"\nurl = "ftp://127.0.0.1/"', "begins with http"),
+        ('kind = "csv"\npath = "x"\nrecord = "item"', "record is for kind xml, not csv"),
+        ('kind = "xml"\npath = "x"\nmain = true', "main is for kind html, not xml"),
+        ('kind = "text"\npath = "x"\nassistants = ["a"]', "assistants is for kind chat and mbox"),
+        ('kind = "html"\nurl = "http://127.0.0.1/"\ncrawl = { rate = 0 }', "greater than 0"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(tmp_path: Path, source: str, why: str) -> None:
+    with pytest.raises(Invalid, match=why):
+        _ = Project(tmp_path, source).settings
+
+
+def test_chats_need_no_columns_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "chat.txt").write_text("[12.03.24, 14:05:33] A: Hi\n[12.03.24, 14:05:40] B: Hello\n")
+    source = 'kind = "chat"\npath = "*.txt"\nassistants = ["A"]\nmap = { question = "question", answer = "answer" }'
+    with pytest.raises(Invalid, match="1 times question without an answer"):
+        Project(tmp_path, source).run()
+    (row,) = Project(tmp_path, source.replace('["A"]', '["B"]')).run()["documents"]
+    assert json.loads(row["fields"])["question"] == "Hi"
+    assert row["text"] == "Hi\nHello"
+
+
+def test_the_element_of_a_record_is_an_option(tmp_path: Path) -> None:
+    (tmp_path / "x.xml").write_text("<f><e><i>1</i><i>2</i></e><e><i>3</i></e></f>")
+    rows = Project(tmp_path, 'kind = "xml"\npath = "x.xml"\nrecord = "i"').run()["documents"]
+    assert {row["text"] for row in rows} == {"i: 1", "i: 2", "i: 3"}

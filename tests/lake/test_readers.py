@@ -184,10 +184,3 @@ def test_deep_pages_do_not_exhaust_the_stack() -> None:
 )
 def test_headings_lose_their_numbers(text: str, clean: str) -> None:
     assert clean_heading(text) == clean
-
-
-@given(st.binary(max_size=200))
-def test_no_bytes_break_a_reader(data: bytes) -> None:
-    for reader in (csv_rows, json_rows, jsonl_rows, yaml_rows, paragraphs, sections):
-        for item in reader(data):
-            assert isinstance(item, Row | Fault | Skip)

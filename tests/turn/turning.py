@@ -84,9 +84,13 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return [process for process in found.values() if process.is_running()]
 
 
+def status(folder: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(noria("status", "--json", "--project", str(folder)).stdout)
+    return told
+
+
 def champion(folder: Path) -> str | None:
-    status = json.loads(noria("status", "--json", "--project", str(folder)).stdout)
-    served: str | None = status["tasks"]["helpdesk"]["champion"]
+    served: str | None = status(folder)["tasks"]["helpdesk"]["champion"]
     return served
 
 

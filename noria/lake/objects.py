@@ -1,0 +1,121 @@
+"""Object stores and other places that fsspec reaches: their files are listed, and fetched to be read."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from noria.errors import Invalid, NotFound, Unavailable
+from noria.lake.limited import too_large
+from noria.lake.listing import File
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "abfs": "azure", "abfss": "azure", "az": "azure"}
+"""Protocol to the extra that has its driver."""
+_CHUNK = 1 << 20
+_HINT = "check the address, the credentials in the environment and the source's storage"
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names a place beyond the file system."""
+    return "://" in path and not path.startswith("file://")
+
+
+class Store:
+    """The file system behind a source's path; `where` is the place in noria.toml for its errors."""
+
+    def __init__(self, path: str, options: Mapping[str, str | int | bool], where: str) -> None:
+        self.path, self.where = path, where
+        self.protocol = path.partition("://")[0]
+        self._system = self._open(dict(options))
+
+    def files(self, file_mb: float) -> list[File]:
+        """The files that the pattern names, in the order of their names."""
+        with self._told():
+            self._system.invalidate_cache()
+            found: dict[str, dict[str, Any]] = self._system.glob(self.path, detail=True)
+        files = [self._file(path, found[path], file_mb) for path in sorted(found)]
+        return [file for file in files if file is not None]
+
+    def fetch(self, file: File, place: Path) -> str:
+        """Write the file to `place`; returns its SHA-256."""
+        sha = hashlib.sha256()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with self._told(), self._system.open(file.path, "rb") as stream, place.open("wb") as out:
+            left = file.size
+            while left > 0 and (chunk := stream.read(min(_CHUNK, left))):
+                left -= len(chunk)
+                sha.update(chunk)
+                out.write(chunk)
+        return sha.hexdigest()
+
+    def _open(self, options: dict[str, Any]) -> AbstractFileSystem:
+        extra = EXTRAS.get(self.protocol, "s3")
+        try:
+            import fsspec
+
+            with self._told():
+                return fsspec.filesystem(self.protocol, **options)
+        except ImportError as error:
+            raise Unavailable(
+                f"no driver for '{self.protocol}://' is installed: {error}", f"pip install 'noria[{extra}]'",
+                where=self.where,
+            ) from error  # fmt: skip
+        except ValueError as error:
+            raise Invalid(
+                f"'{self.protocol}://' is no known kind of store: {error}", _HINT, where=self.where
+            ) from error
+
+    def _file(self, path: str, info: Mapping[str, Any], file_mb: float) -> File | None:
+        if info.get("type", "file") != "file":
+            return None
+        size = int(info.get("size") or 0)
+        tag = info.get("ETag") or info.get("etag") or ""
+        times = (info.get(name) for name in ("LastModified", "last_modified", "mtime", "created"))
+        changed = next((at for at in times if at), None)
+        mark = f"{size}:{tag}:{changed}" if tag or changed else ""
+        # A tag says what is inside; a time alone may hide a change of the same moment.
+        age = 1e9 if tag else _age(changed)
+        refused = too_large(size, file_mb) if size > file_mb * (1 << 20) else ""
+        return File(f"{self.protocol}://{path.lstrip('/')}", path, size, mark, age, refused)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the store, each in its own words, as ours."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFound(f"'{self.path}' is not there: {error}", _HINT, where=self.where) from error
+        except _faults() as error:
+            raise Unavailable(f"'{self.path}' cannot be read: {error}", _HINT, where=self.where) from error
+
+
+def _age(changed: object) -> float:
+    if isinstance(changed, datetime):
+        changed = changed.timestamp()
+    return time.time() - changed if isinstance(changed, int | float) else 0.0
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What the drivers raise beside OSError; only those that are installed."""
+    found: list[type[Exception]] = [OSError]
+    try:
+        from botocore.exceptions import BotoCoreError
+
+        found.append(BotoCoreError)
+    except ImportError:
+        pass
+    try:
+        from azure.core.exceptions import AzureError
+
+        found.append(AzureError)
+    except ImportError:
+        pass
+    return tuple(found)

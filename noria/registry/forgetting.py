@@ -1,0 +1,201 @@
+"""What was made of a person's rows: data sets and all that came of them, by lineage; and taking the rows out again.
+
+Nothing else changes an artifact. It keeps its name, so that lineage and `noria why` go on working, and says in
+`forgotten.json` that rows were taken out of it. What was learned from them stays in the weights of an adapter: it is
+named, marked so that no training goes on from it, and serves until it is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import JsonValue
+
+from noria.ports import Platform
+from noria.types import Artifact, Deployment, Ref, Run, digest_of
+
+MARK = "forgotten.json"
+EVERY = 100_000
+"""Cycles that are looked through."""
+RELEASES = 10_000
+_KINDS = ("sources", "dataset", "features", "report", "comparison")
+"""Kinds of artifacts that hold rows, in the order of their making."""
+_TELLING = frozenset({"id", "origin", "conversation", "record"})
+"""Columns that tell whose a row is."""
+
+Mine = Callable[[str], bool]
+"""Whether a record of the log, as JSON, is the person's."""
+
+
+@dataclass(slots=True)
+class Traces:
+    """What the lake holds of a person: rows by artifact, and the ids of examples that were made of them."""
+
+    rows: dict[Ref, int] = field(default_factory=dict)
+    examples: set[str] = field(default_factory=set)
+    adapters: list[Ref] = field(default_factory=list)
+    """Those that were trained on the rows, or went on from one that was."""
+    serving: list[dict[str, str]] = field(default_factory=list)
+    """Where such an adapter serves now: task, role, candidate."""
+    releases: list[dict[str, JsonValue]] = field(default_factory=list)
+    """Every release that made such an adapter the champion."""
+
+    def of(self, kind: str) -> list[Ref]:
+        """Artifacts of a kind that hold rows."""
+        return [ref for ref in self.rows if ref.kind == kind]
+
+
+def trace(platform: Platform, mine: Mine, conversations: Collection[str], more: Iterable[Ref] = ()) -> Traces:
+    """Look for a person's rows in every artifact of a cycle, and in `more`, and for what was learned from them."""
+    traces = Traces()
+    names = {*conversations, *(digest_of(name) for name in conversations)}
+    made = _artifacts(platform, more)
+    # The ids of examples must be known before features and reports are looked at.
+    for kind in _KINDS:
+        for ref in (each for each in made if each.kind == kind and platform.lake.has(each)):
+            if found := _count(platform.lake.path(ref), mine, names, traces.examples):
+                traces.rows[ref] = found
+    _learned(platform, made, traces)
+    return traces
+
+
+def remove(platform: Platform, traces: Traces, mine: Mine, conversations: Collection[str], at: datetime) -> None:
+    """Take the rows out of what holds them; adapters are marked. Asking again changes nothing more."""
+    names = {*conversations, *(digest_of(name) for name in conversations)}
+    for ref, found in traces.rows.items():
+        folder = platform.lake.path(ref)
+        if ref.kind == "comparison":
+            shutil.rmtree(folder)
+            continue
+        for file in sorted(folder.glob("*.parquet")):
+            _rewrite(file, mine, names, traces.examples)
+        if ref.kind == "report":
+            _out_of_report(folder, traces.examples)
+        _mark(folder, at, found)
+    for ref in traces.adapters:
+        if platform.lake.has(ref):
+            _mark(platform.lake.path(ref), at, 0)
+
+
+def record(platform: Platform, told: dict[str, Any], at: datetime) -> Ref:
+    """Keep what was done, without personal data, as `forgetting:log@…` in the lake and the ledger."""
+    folder = platform.lake.scratch(f"forgetting-{at:%Y%m%d%H%M%S%f}")
+    (folder / "forgetting.json").write_text(json.dumps(told, indent=1) + "\n")
+    ref = platform.lake.commit(folder, "forgetting", "log")
+    key = digest_of({"forgetting": str(ref)})
+    run = Run(key=key, stage="forgetting", task="", cycle="", output=ref, seconds=0.0, peak_mb=0.0, at=at)
+    platform.runs.record(run, Artifact(ref=ref, parents=(), run_key=key, meta=told))
+    return ref
+
+
+def _artifacts(platform: Platform, more: Iterable[Ref]) -> dict[Ref, Artifact | None]:
+    refs = [run.output for _, runs in platform.runs.cycles(None, EVERY) for run in runs]
+    return {ref: platform.runs.artifact(ref) for ref in [*refs, *more]}
+
+
+def _count(folder: Path, mine: Mine, names: Collection[str], examples: set[str]) -> int:
+    """Rows of a person in the tables and reports of a folder; ids of examples are added to those known."""
+    found = 0
+    for file in sorted(folder.glob("*.parquet")):
+        columns = [name for name in pq.read_schema(file).names if name in _TELLING]
+        table = pq.read_table(file, columns=columns)
+        masks = _mask(table, mine, names, examples)
+        found += sum(masks)
+        if "conversation" in table.column_names:
+            ids = table["id"].to_pylist()
+            examples.update(identity for identity, is_mine in zip(ids, masks, strict=True) if is_mine)
+    for file in folder.glob("report*.json"):
+        rows = json.loads(file.read_text(encoding="utf-8")).get("rows", [])
+        found += sum(row["id"] in examples for row in rows)
+    return found
+
+
+def _mask(table: pa.Table, mine: Mine, names: Collection[str], examples: Collection[str]) -> list[bool]:
+    """Which rows of a table are the person's: by the record itself, by the conversation, or by the example's id."""
+    columns = set(table.column_names)
+    if "record" in columns:
+        return [mine(text) for text in table["record"].to_pylist()]
+    if {"origin", "conversation", "id"} <= columns:
+        rows = zip(table["origin"].to_pylist(), table["conversation"].to_pylist(), strict=True)
+        return [origin.startswith("traffic") and conversation in names for origin, conversation in rows]
+    if "id" in columns:
+        return [identity in examples for identity in table["id"].to_pylist()]
+    return [False] * table.num_rows
+
+
+def _learned(platform: Platform, made: dict[Ref, Artifact | None], traces: Traces) -> None:
+    tainted = set(traces.of("features"))
+    # Cycles come newest first; an adapter is older than those that went on from it.
+    for ref, artifact in reversed(made.items()):
+        if ref.kind == "adapter" and artifact is not None and tainted.intersection(artifact.parents):
+            tainted.add(ref)
+            traces.adapters.append(ref)
+    for task in platform.settings.tasks:
+        history = platform.deployments.history(task, RELEASES)
+        if history:
+            traces.serving += _serving(history[0], tainted)
+        traces.releases += [
+            {"task": task, "version": each.version, "at": each.at.isoformat(), "champion": str(each.champion.ref)}
+            for each in history
+            if each.champion is not None and each.champion.adapter in tainted
+        ]
+
+
+def _serving(live: Deployment, tainted: Collection[Ref]) -> list[dict[str, str]]:
+    roles = {
+        "champion": live.champion,
+        "challenger": live.challenger,
+        "control": live.control,
+        "previous": live.previous,
+    }
+    return [
+        {"task": live.task, "role": role, "candidate": str(each.ref), "adapter": str(each.adapter)}
+        for role, each in roles.items()
+        if each is not None and each.adapter in tainted
+    ]
+
+
+def _rewrite(file: Path, mine: Mine, names: Collection[str], examples: Collection[str]) -> None:
+    table = pq.read_table(file)
+    masks = _mask(table, mine, names, examples)
+    if any(masks):
+        fresh = file.with_name(f".{file.name}.new")
+        pq.write_table(table.filter(pc.invert(pa.array(masks, pa.bool_()))), fresh, compression="zstd")
+        _synced(fresh, file)
+
+
+def _out_of_report(folder: Path, examples: Collection[str]) -> None:
+    """Rows out of a report; its numbers stay. The page is drawn anew when it is asked for, answers are asked anew."""
+    file = folder / "report.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    told["rows"] = [row for row in told["rows"] if row["id"] not in examples]
+    fresh = folder / ".report.json.new"
+    fresh.write_text(json.dumps(told, ensure_ascii=False, indent=1))
+    _synced(fresh, file)
+    (folder / "answers.jsonl").write_text("")
+    (folder / "report.html").unlink(missing_ok=True)
+
+
+def _mark(folder: Path, at: datetime, rows: int) -> None:
+    """Say that rows were taken out, or that what was learned from them is in here; earlier marks stay."""
+    file = folder / MARK
+    before = json.loads(file.read_text()) if file.is_file() else []
+    fresh = folder / f".{MARK}.new"
+    fresh.write_text(json.dumps([*before, {"at": at.isoformat(), "rows": rows}]) + "\n")
+    _synced(fresh, file)
+
+
+def _synced(fresh: Path, file: Path) -> None:
+    with fresh.open("rb") as handle:
+        os.fsync(handle.fileno())
+    fresh.replace(file)

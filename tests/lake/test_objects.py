@@ -1,0 +1,132 @@
+"""Object stores: through fsspec's memory, and through a server that speaks S3's protocol."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from small_project import Project
+
+from noria.errors import Invalid, NotFound, Unavailable
+from noria.lake import objects
+from noria.lake.listing import File
+
+CSV = b"q,a\nWhy?,So.\n"
+
+
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    store = fsspec.filesystem("memory")
+    store.pipe({"/shop/a.csv": CSV, "/shop/deep/b.csv": b"q,a\nWho?,I.\n", "/shop/c.txt": b"no"})
+    yield store
+    store.rm("/shop", recursive=True)
+
+
+def test_files_of_a_store_are_read_and_only_new_ones_fetched(
+    tmp_path: Path, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path, 'kind = "csv"\npath = "memory://shop/**/*.csv"')
+    rows = project.run()["documents"]
+    assert {(row["file"], row["text"]) for row in rows} == {
+        ("memory://shop/a.csv", "q: Why?\na: So."),
+        ("memory://shop/deep/b.csv", "q: Who?\na: I."),
+    }
+    assert not (tmp_path / ".noria/read/data/fetched").exists()
+    monkeypatch.setattr("noria.lake.listing.RACE", 0.0)
+    project.observed()
+    fetched: list[str] = []
+    fetch = objects.Store.fetch
+
+    def told(self: objects.Store, file: File, place: Path) -> str:
+        fetched.append(file.name)
+        return fetch(self, file, place)
+
+    monkeypatch.setattr(objects.Store, "fetch", told)
+    memory.pipe("/shop/a.csv", b"q,a\nWhy?,Then.\n")
+    memory.pipe("/shop/d.csv", CSV)
+    memory.rm("/shop/deep/b.csv")
+    assert {row["text"] for row in project.run()["documents"]} == {"q: Why?\na: Then.", "q: Why?\na: So."}
+    assert fetched == ["memory://shop/a.csv", "memory://shop/d.csv"]
+    assert project.told["files"] == {"new": 1, "changed": 1, "unchanged": 0, "deleted": 1}
+
+
+def test_what_is_too_large_is_not_fetched(tmp_path: Path, memory: fsspec.AbstractFileSystem) -> None:
+    memory.pipe("/shop/z.csv", CSV * 1000)
+    tables = Project(tmp_path, 'kind = "csv"\npath = "memory://shop/*.csv"\nlimits = { file_mb = 0.01 }').run()
+    assert [row["file"] for row in tables["documents"]] == ["memory://shop/a.csv"]
+    assert [(row["file"], row["reason"]) for row in tables["quarantine"]] == [
+        ("memory://shop/z.csv", "it has 0.0 MiB, more than file_mb = 0.01")
+    ]
+
+
+def test_a_store_without_a_match_or_of_an_unknown_kind(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="no file matches 'memory://none") as caught:
+        Project(tmp_path, 'kind = "csv"\npath = "memory://none/*.csv"').run()
+    assert caught.value.where == "noria.toml:14"
+    with pytest.raises(Invalid, match="'nonesuch://' is no known kind of store"):
+        Project(tmp_path, 'kind = "csv"\npath = "nonesuch://x/*.csv"').run()
+
+
+def test_a_driver_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, path, extra in (("s3fs", "s3://x/*.csv", "s3"), ("adlfs", "abfs://x/*.csv", "azure")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(Unavailable) as caught:
+            Project(tmp_path, f'kind = "csv"\npath = "{path}"').run()
+        assert caught.value.hint == f"pip install 'noria[{extra}]'"
+
+
+def test_a_file_address_is_a_path(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(CSV)
+    (row,) = Project(tmp_path, f'kind = "csv"\npath = "file://{tmp_path}/*.csv"').run()["documents"]
+    assert row["file"] == "a.csv"
+
+
+SERVER = """
+import sys
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
+print(server.port, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert server.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+    finally:
+        server.terminate()
+        server.wait(30)
+        server.stdout.close()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_s3_by_its_protocol(tmp_path: Path, s3: str) -> None:
+    store = fsspec.filesystem("s3", endpoint_url=s3)
+    store.mkdir("shop")
+    store.pipe({"shop/a.csv": CSV, "shop/b.csv": b"q,a\nWho?,I.\n"})
+    project = Project(tmp_path, f'kind = "csv"\npath = "s3://shop/*.csv"\nstorage = {{ endpoint_url = "{s3}" }}')
+    rows = project.run()["documents"]
+    assert {row["file"] for row in rows} == {"s3://shop/a.csv", "s3://shop/b.csv"}
+    before = project.observed()
+    store.pipe("shop/b.csv", b"q,a\nWho?,You.\n")
+    assert project.observed() != before
+    project.run()
+    assert project.told["files"] == {"new": 0, "changed": 1, "unchanged": 1, "deleted": 0}
+    with pytest.raises((NotFound, Unavailable, Invalid), match="none-such"):
+        Project(tmp_path, f'kind = "csv"\npath = "s3://none-such/*.csv"\nstorage = {{ endpoint_url = "{s3}" }}').run()
