@@ -50,7 +50,7 @@ EXAMPLES = _table(
 )
 """`noria.types.Example`; `messages` is JSON text."""
 
-SIDES = _table("sides", 2, [("member", pa.string()), ("side", pa.string()), ("sealed", pa.int32())])
+SIDES = _table("sides", 1, [("member", pa.string()), ("side", pa.string()), ("sealed", pa.int32())])
 """Digest of a question, conversation or user; its side; the number of its sealed set, 0 for training."""
 
 PAIRS = _table(

@@ -37,8 +37,8 @@ def test_a_fault_shows_what_is_expected_and_what_is_there(tmp_path: Path) -> Non
         read_sides(tmp_path / "sides.parquet")
     fact = caught.value.fact
     assert "'sides.parquet' is not of schema 'sides/1'" in fact
-    assert "'side' is missing; 'page' is unknown; 'member' is int64, not string" in fact
-    assert "Expected: member string, side string. Found: member int64, page string" in fact
+    assert "'side' is missing; 'sealed' is missing; 'page' is unknown; 'member' is int64, not string" in fact
+    assert "Expected: member string, side string, sealed int32. Found: member int64, page string" in fact
 
 
 def test_a_table_of_another_schema_is_not_written(tmp_path: Path) -> None:
