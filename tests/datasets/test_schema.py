@@ -66,3 +66,8 @@ def test_a_table_in_parts_is_read_in_order(tmp_path: Path) -> None:
     assert [document.offset for document in read_documents(folder, ["s"])] == [0, 1]
     assert list(read_documents(folder, ["t"])) == []
     assert rows_of(folder) == 2
+
+
+def test_sides_of_the_first_version_are_of_the_first_sealed_set(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"member": ["a", "b"], "side": ["test", "train"]}), tmp_path / "sides.parquet")
+    assert read_sides(tmp_path / "sides.parquet") == {"a": Side("test", 1), "b": Side("train", 0)}
