@@ -1,5 +1,6 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench bench-coverage bench-gate bench-gateway conformance soak clean
+.PHONY: install demo test check bench bench-coverage bench-data bench-gate bench-gateway conformance
+.PHONY: conformance-spark soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -46,6 +47,12 @@ bench-gate: install
 bench-coverage: install
 	$(BIN)/python benchmarks/coverage.py
 
+# The stage documents on Sail and on Apache Spark, which is installed into a folder of its own first; Java 17 is needed.
+# More real text for the generator: make bench-data DATA="--corpus FOLDER --sizes 50000,500000,5000000"
+DATA ?=
+bench-data: install
+	$(BIN)/python benchmarks/data/run.py $(DATA)
+
 # The gateway beside nginx, vllm-router, smg and LiteLLM; what is not there yet is installed first.
 bench-gateway: install
 	$(BIN)/python benchmarks/gateway/run.py --install-peers
@@ -54,6 +61,10 @@ bench-gateway: install
 conformance: install
 	$(BIN)/pytest tests/gateway/test_schemathesis.py tests/gateway/test_worker_killed.py tests/turn/test_killed.py \
 		--examples 300 --kills 20
+
+# A standalone master, a worker and a Connect server on loopback: the stages give the same rows there as on Sail.
+conformance-spark: install
+	$(BIN)/pytest tests/conformance/test_spark.py --spark "$$($(BIN)/python benchmarks/data/spark.py --install)"
 
 # Ten minutes at half of saturation: clients that vanish or dawdle, engines that die.
 soak: install

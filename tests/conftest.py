@@ -20,6 +20,7 @@ settings.load_profile("noria")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--examples", type=int, default=10, help="requests that Schemathesis makes for each endpoint")
     parser.addoption("--kills", type=int, default=6, help="processes that are killed in each test of kill -9")
+    parser.addoption("--spark", default=None, help="environment with Apache Spark: make conformance-spark")
 
 
 @pytest.fixture(scope="session")
