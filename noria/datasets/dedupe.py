@@ -52,7 +52,7 @@ _SKETCHES = "id string, part int, buckets array<long>, sketch long, hashes binar
 def exact(documents: DataFrame) -> DataFrame:
     """The document of the smallest id of each source and `sha`; the helper columns are gone. Ids are unique."""
     first = documents.groupBy("source", "sha").agg({"id": "min"}).toDF("source", "sha", "id").select("id")
-    return documents.join(first, "id", "left_semi").drop("sha", "speaks")
+    return first.join(documents, "id").drop("sha", "speaks")
 
 
 def near(spark: SparkSession, documents: DataFrame, columns: Columns, scratch: Path) -> DataFrame:
@@ -87,7 +87,9 @@ def near(spark: SparkSession, documents: DataFrame, columns: Columns, scratch: P
 
 def without(documents: DataFrame, losers: DataFrame) -> DataFrame:
     """The documents whose id is not among `losers`."""
-    return documents.join(losers, "id", "left_anti")
+    # Sail holds what stands on the left of a join: an anti join would hold all documents.
+    marked = losers.distinct().selectExpr("id", "true as lost")
+    return marked.join(documents, "id", "right").where("lost is null").select(*documents.columns)
 
 
 def similar(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
@@ -123,7 +125,8 @@ def _members(sketches: DataFrame) -> DataFrame:
 
 def _crowded(members: DataFrame) -> DataFrame:
     """Members of buckets that hold more than one."""
-    return members.join(members.groupBy("bucket").count().where("count > 1"), "bucket", "left_semi")
+    crowded = members.groupBy("bucket").count().where("count > 1").select("bucket")
+    return crowded.join(members, "bucket").select(*members.columns)
 
 
 def _with_first(members: DataFrame) -> DataFrame:
