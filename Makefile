@@ -1,6 +1,6 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench bench-coverage bench-gate bench-gateway bench-personal conformance conformance-airflow \
-	soak clean
+.PHONY: install demo test check bench bench-coverage bench-data bench-gate bench-gateway bench-personal \
+	conformance conformance-airflow conformance-spark soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -52,6 +52,12 @@ bench-coverage: install
 bench-personal: install
 	$(BIN)/python -m benchmarks.personal.run
 
+# The stage documents on Sail and on Apache Spark, which is installed into a folder of its own first; Java 17 is needed.
+# More real text for the generator: make bench-data DATA="--corpus FOLDER --sizes 50000,500000,5000000"
+DATA ?=
+bench-data: install
+	$(BIN)/python benchmarks/data/run.py $(DATA)
+
 # The gateway beside nginx, vllm-router, smg and LiteLLM; what is not there yet is installed first.
 bench-gateway: install
 	$(BIN)/python benchmarks/gateway/run.py --install-peers
@@ -64,6 +70,10 @@ conformance: install
 # The exported DAG in a real Apache Airflow, which has an environment of its own in the user's cache.
 conformance-airflow: install
 	$(BIN)/pytest tests/turn/test_airflow.py --airflow
+
+# A standalone master, a worker and a Connect server on loopback: the stages give the same rows there as on Sail.
+conformance-spark: install
+	$(BIN)/pytest tests/conformance/test_spark.py --spark "$$($(BIN)/python benchmarks/data/spark.py --install)"
 
 # Ten minutes at half of saturation: clients that vanish or dawdle, engines that die.
 soak: install

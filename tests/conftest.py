@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--examples", type=int, default=10, help="requests that Schemathesis makes for each endpoint")
     parser.addoption("--kills", type=int, default=6, help="processes that are killed in each test of kill -9")
     parser.addoption("--airflow", action="store_true", help="install Apache Airflow where it is not there yet")
+    parser.addoption("--spark", default=None, help="environment with Apache Spark: make conformance-spark")
 
 
 @pytest.fixture(scope="session")

@@ -205,7 +205,7 @@ def _peak() -> Iterator[list[int]]:
 
     def watch() -> None:
         own = psutil.Process()
-        while not over.wait(0.25):
+        while not over.wait(0.5):
             held = 0
             for process in own.children(recursive=True):
                 try:

@@ -54,8 +54,9 @@ def home(folder: Path) -> Path:
 
 def environment(folder: Path, scratch: Path) -> Mapping[str, str]:
     """Variables of all of Spark's processes: loopback only, this environment's Python, its files in `scratch`."""
+    outer = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return {
-        **os.environ,
+        **outer,
         "SPARK_HOME": str(home(folder)),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_NO_DAEMONIZE": "1",

@@ -81,7 +81,9 @@ def near(spark: SparkSession, documents: DataFrame, columns: Columns, scratch: P
 
 def without(documents: DataFrame, losers: DataFrame) -> DataFrame:
     """The documents whose id is not among `losers`."""
-    return documents.join(losers, "id", "left_anti")
+    # Sail holds what stands on the left of a join: an anti join would hold all documents.
+    marked = losers.distinct().selectExpr("id", "true as lost")
+    return marked.join(documents, "id", "right").where("lost is null").select(*documents.columns)
 
 
 def similar(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
@@ -117,7 +119,8 @@ def _members(sketches: DataFrame) -> DataFrame:
 
 def _crowded(members: DataFrame) -> DataFrame:
     """Members of buckets that hold more than one."""
-    return members.join(members.groupBy("bucket").count().where("count > 1"), "bucket", "left_semi")
+    crowded = members.groupBy("bucket").count().where("count > 1").select("bucket")
+    return crowded.join(members, "bucket").select(*members.columns)
 
 
 def _with_first(members: DataFrame) -> DataFrame:
