@@ -160,7 +160,9 @@ class Held:
 
     def _run(self, found: Sequence[str], key: int) -> str | None:
         """Owner of the held run with this key that the words begin with."""
-        return next((owner for run, owner in self._runs[key].items() if tuple(found[: len(run)]) == run), None)
+        runs = self._runs[key]
+        lengths = range(min(GRAM, len(found)), LEAST - 1, -1)
+        return next((owner for length in lengths if (owner := runs.get(tuple(found[:length])))), None)
 
 
 def _keys(texts: Sequence[Sequence[str]]) -> NDArray[np.int64]:

@@ -108,9 +108,8 @@ def work(work: Work, recogniser: Callable[[], Recognise] | None = None) -> Mappi
     observed = _observed(work)
     plan = Plan(_share(work), work.task.split.by, work.task.split.after, int(str(observed["filling"])))
     sides = split(drafts, _previous(work), plan)
-    train, repeated = contamination.cleaned(
-        sides.train, sides.test, _benchmarks(Look(work.platform, work.name, work.task, {}))
-    )
+    benchmarks = _benchmarks(Look(work.platform, work.name, work.task, {}))
+    train, repeated = contamination.cleaned(sides.train, sides.test, benchmarks)
     test = _shown(sides, int(str(observed["shown"])))
     _check(train, test, work, int(str(observed["shown"])))
     work.progress.update("dataset", 2, 3, "context")
@@ -118,13 +117,13 @@ def work(work: Work, recogniser: Callable[[], Recognise] | None = None) -> Mappi
     sealed, learned = _dressed(on("test", test), beside), _dressed(on("train", train), beside)
     write_examples(learned, work.out / "train.parquet")
     write_examples(sealed, work.out / "test.parquet")
-    preferred = pairs.write(pairs.gathered(*traffic, work.task, sides), beside, work.out / "pairs.parquet")
+    known = {draft.example.id for draft in train}
+    preferences = pairs.gathered(*traffic, work.task, sides, scrubber.aside(), known)
+    preferred = pairs.write(preferences, beside, work.out / "pairs.parquet")
     write_sides(sides.members, work.out / "sides.parquet")
     rows = [*learned, *sealed]
-    parted = len(sides.train) + len(sides.test)
-    counts = _Counts(
-        len(every), len(gathered), len(unique), len(drafts), parted, len(train) + len(sides.test), len(rows)
-    )
+    parted, clean = (len(side) + len(sides.test) for side in (sides.train, train))
+    counts = _Counts(len(every), len(gathered), len(unique), len(drafts), parted, clean, len(rows))
     quarantined = pq.read_metadata(work.folder("sources") / "quarantine.parquet").num_rows
     personal: dict[str, JsonValue] = dict(sorted(scrubber.counts.items()))
     measured: dict[str, JsonValue] = {
@@ -168,18 +167,25 @@ def _gather(work: Work, scrubber: Scrubber, traffic: tuple[list[Interaction], li
     for source in _mapped(work):
         # The documents of the context are counted when the index is built from them.
         counting = scrubber.aside() if source.name == context else scrubber
-        found += from_documents(_documents(work, source.name, counting), source, work.task)
+        found += from_documents(_documents(work, source.name, counting, source.map.get("user", "")), source, work.task)
     found += from_traffic(*traffic, work.task, scrubber)
     if made_up is not None:
-        asked = synthetic.questions(work, _documents(work, made_up.source, scrubber.aside()), made_up)
+        documents = _documents(work, made_up.source, scrubber.aside())
+        asked = synthetic.questions(work, documents, made_up, scrubber)
         most = len(asked) if made_up.max_share == 1.0 else int(made_up.max_share / (1 - made_up.max_share) * len(found))
         found += asked[:most]
     return found
 
 
-def _documents(work: Work, source: str, scrubber: Scrubber) -> Iterator[Document]:
-    documents = read_documents(work.folder("documents") / "documents.parquet", [source])
-    return filter(keeps_document, map(scrubber.document, documents))
+def _documents(work: Work, source: str, scrubber: Scrubber, user: str = "") -> Iterator[Document]:
+    """The documents of a source, scrubbed; the column `user` tells people apart and becomes a digest before that."""
+    for document in read_documents(work.folder("documents") / "documents.parquet", [source]):
+        who = document.fields.get(user, "").strip()
+        clean = scrubber.document(document)
+        if who:
+            clean = clean.model_copy(update={"fields": {**clean.fields, user: digest_of(["user", who])}})
+        if keeps_document(clean):
+            yield clean
 
 
 def _mapped(work: Work) -> list[SourceSettings]:

@@ -18,7 +18,7 @@ _DROPPED = (
     # Controls but tab and line ends, soft hyphens, zero-width spaces, direction marks, byte order marks, noncharacters.
     # Zero-width joiners stay: Persian, Hindi and emoji need them.
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{84}\x{86}-\x{9f}\x{ad}\x{200b}\x{200e}\x{200f}\x{202a}-\x{202e}"
-    r"\x{2060}-\x{2069}\x{feff}\x{fffe}\x{ffff}]"
+    r"\x{2060}-\x{2069}\x{fdd0}-\x{fdef}\x{feff}\x{fffe}\x{ffff}]"
 )
 _PRESENTATION = (
     # Ligatures, Hebrew and Arabic presentation forms, full-width letters and digits, half-width Katakana. Not the words

@@ -7,7 +7,7 @@ question. Only training rows make pairs: a question of the test side, or near on
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from noria.datasets.draft import Draft
 from noria.datasets.gather import CORRECTION, THUMBS, answered, as_example, commented, said_of, turns
 from noria.datasets.rows import as_json, write_table
 from noria.datasets.schema import PAIRS
-from noria.datasets.scrub import Scrubber
+from noria.datasets.scrub import DROP, Scrubber
 from noria.datasets.shingles import words
 from noria.datasets.split import Side, Sides, group_members, question_member
 from noria.settings import TaskSettings
@@ -45,11 +45,18 @@ class Pair:
 
 
 def gathered(
-    interactions: Sequence[Interaction], feedback: Sequence[Feedback], task: TaskSettings, sides: Sides
+    interactions: Sequence[Interaction],
+    feedback: Sequence[Feedback],
+    task: TaskSettings,
+    sides: Sides,
+    scrubber: Scrubber,
+    learned: Collection[str],
 ) -> list[Pair]:
-    """The pairs that traffic holds, each once, in order of their ids."""
-    # What the texts hold of personal data has been counted where they became examples.
-    scrubber = Scrubber()
+    """The pairs that traffic holds, each once, in order of their ids.
+
+    What is preferred is among the ids `learned` of the training rows: what poisoning, limits of users or contamination
+    took out comes in by no other door. What `scrubber` counts has been counted where the texts became examples.
+    """
     liked: list[Draft] = []
     found: list[tuple[Pair, tuple[Draft, ...]]] = []
     for interaction, messages, note in commented(interactions, feedback, task):
@@ -61,8 +68,11 @@ def gathered(
             found.append((_pair(CORRECTION, draft, rejected), (draft,)))
     disliked = list(_disliked(interactions, feedback, task, scrubber))
     found += [(_pair(THUMBS, good, bad.example.target), (good, bad)) for good, bad in _matched(liked, disliked)]
+    known = [(pair, drafts) for pair, drafts in found if drafts[0].example.id in learned]
     by_id = {
-        pair.id: pair for pair in _learnable(found, sides, task.split.by) if words(pair.chosen) != words(pair.rejected)
+        pair.id: pair
+        for pair in _learnable(known, sides, task.split.by)
+        if words(pair.chosen) != words(pair.rejected) and DROP not in pair.rejected
     }
     return [by_id[key] for key in sorted(by_id)]
 

@@ -6,6 +6,7 @@ they are one table in order of ids. A small table is one file.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,23 +66,32 @@ def _writer(cleaned: str, losers: Sequence[str], parts: tuple[int, int], out: st
         def read(folder: str, columns: list[str]) -> list[pa.Table]:
             return [pq.read_table(file, columns=columns, partitioning=None) for file in files(folder)]
 
+        def value(scalar: pa.Scalar) -> str:
+            return str(scalar.as_py())
+
         ids = [table.column("id").cast(pa.string()) for folder in losers for table in read(folder, ["id"])]
         gone = pa.chunked_array([chunk for each in ids for chunk in each.chunks], pa.string()).combine_chunks()
+        gone = gone.take(pc.sort_indices(gone))
         for batch in batches:
             numbers = batch.column(0).to_pylist()
             rows = []
             for part in numbers:
                 ranges = range(part * had // wanted, (part + 1) * had // wanted)
                 folders = [cleaned] if had == 1 else [f"{cleaned}/bucket={each}" for each in ranges]
-                found: list[pa.Table] = []
+                found = [DOCUMENTS.empty_table().replace_schema_metadata(None)]
                 for folder in folders:
                     for table in read(folder, [*DOCUMENTS.names, "dropped"]):
                         left = table.filter(pc.is_null(table.column("dropped"))).select(DOCUMENTS.names)
-                        left = left.filter(pc.invert(pc.is_in(left.column("id"), value_set=gone)))
                         found.append(left.cast(DOCUMENTS.remove_metadata()))
-                whole = pa.concat_tables(found).sort_by("id") if found else DOCUMENTS.empty_table()
+                whole = pa.concat_tables(found).sort_by("id")
+                # Of the ids that are gone only those among this part's: their number would count for each part.
+                ends = pc.min_max(whole.column("id")).as_py()
+                first = bisect_left(gone, ends["min"] or "", key=value)
+                last = bisect_right(gone, ends["max"] or "", lo=first, key=value)
+                among = gone.slice(first, last - first)
+                whole = whole.filter(pc.invert(pc.is_in(whole.column("id"), value_set=among)))
                 rows.append(whole.num_rows)
-                made, place = Path(out, f"{_name(part)}.made"), Path(out, _name(part))
+                made, place = Path(out, f".{_name(part)}.made"), Path(out, _name(part))
                 whole = whole.combine_chunks().replace_schema_metadata(DOCUMENTS.metadata)
                 pq.write_table(whole, made, compression="zstd", row_group_size=GROUP)
                 # A task that is run twice writes the same bytes: whichever comes last may stay.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+import json
 import os
 import secrets
 from collections import Counter
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DROP = "\ufdd1"
-"""A noncharacter that marks a text whose row is to be dropped. No cleaned text holds one."""
+"""A noncharacter that marks a text whose row is to be dropped; it is taken out of what comes in."""
 KEY = "pseudonym.key"
 _TOKEN = str.maketrans("0123456789abcdef", "ghijklmnopabcdef")
 """Pseudonyms are letters only: digits could be taken for another number."""
@@ -145,7 +146,7 @@ class Scrubber:
 
     def document(self, document: Document) -> Document:
         """A document: its text is counted, its fields repeat the text and are not."""
-        fields = {name: self._clean(value)[0] for name, value in document.fields.items()}
+        fields = {name: self._field(value) for name, value in document.fields.items()}
         text = self.text(document.text)
         return document.model_copy(
             update={"text": text, "fields": fields, "conversation": self.conversation(document.conversation)}
@@ -155,8 +156,24 @@ class Scrubber:
         """A conversation's name; one that tells who it was with becomes a digest."""
         return digest_of(name) if personal.find_all(name) else name
 
+    def _field(self, value: str) -> str:
+        """A column, not counted. In JSON, such as a dialogue's history, each text is cleaned for itself."""
+        if value.startswith(("[", "{")):
+            with contextlib.suppress(ValueError, RecursionError):
+                return json.dumps(self._nested(json.loads(value)), ensure_ascii=False)
+        return self._clean(value)[0]
+
+    def _nested(self, value: JsonValue) -> JsonValue:
+        if isinstance(value, str):
+            return self._clean(value)[0]
+        if isinstance(value, list):
+            return [self._nested(each) for each in value]
+        if isinstance(value, dict):
+            return {self._clean(name)[0]: self._nested(each) for name, each in value.items()}
+        return value
+
     def _clean(self, text: str) -> tuple[str, Counter[str]]:
-        clean, counts = _replaced(text, self.rules.findings, self.rules)
+        clean, counts = _replaced(text.replace(DROP, ""), self.rules.findings, self.rules)
         if self._recognise is not None:
             recognise = self._recognise
             clean, named = _replaced(clean, lambda text: self.rules.named(text, recognise), self.rules)

@@ -1,14 +1,9 @@
-"""When two texts are nearly the same: shingles, MinHash signatures to find pairs, Jaccard similarity to verify them."""
+"""When two texts are nearly the same: shingles, Jaccard similarity to verify them."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from array import array
-from collections.abc import Iterable
-
-PERMUTATIONS = 128
-SEED = 42
 
 SINGLE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """Scripts without spaces: every character is a word. A class of characters, as regular expressions write it."""
@@ -50,21 +45,6 @@ def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
         return 1.0 if left == right else 0.0
     both = len(left & right)
     return both / (len(left) + len(right) - both)
-
-
-def band_keys(shingles: Iterable[str], bands: int) -> list[bytes]:
-    """One key per band of a MinHash signature of 128 permutations (Broder 1997; banding: Indyk and Motwani 1998).
-
-    Two texts of Jaccard similarity s share a key with probability 1 - (1 - s^r)^b, for b bands of r = 128 / b rows.
-    `bands` must divide 128.
-    """
-    from rensa import RMinHash
-
-    sketch = RMinHash(num_perm=PERMUTATIONS, seed=SEED)
-    sketch.update(sorted(shingles))
-    digest = array("Q", sketch.digest()).tobytes()
-    size = len(digest) // bands
-    return [digest[at : at + size] for at in range(0, len(digest), size)]
 
 
 class Clusters:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +132,7 @@ def _join(bucket: Sequence[int], parent: NDArray[np.int64], similar: Pairs) -> N
     for number in bucket:
         mine = root(number)
         if mine not in groups:
-            for other in list(groups)[-GROUPS:]:
+            for other in [*islice(reversed(groups), GROUPS)][::-1]:
                 if any(similar(number, each) for each in groups[other]):
                     joined = groups.pop(other)
                     small, large = sorted((mine, other))

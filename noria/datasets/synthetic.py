@@ -29,7 +29,7 @@ _TOKENS = 48
 _MARK = re.compile(r"^\s*(?:[-*•]|\(?\d+[.):])\s*")
 
 
-def questions(work: Work, documents: Iterable[Document], wanted: SyntheticSettings) -> list[Draft]:
+def questions(work: Work, documents: Iterable[Document], wanted: SyntheticSettings, scrubber: Scrubber) -> list[Draft]:
     """Made-up questions to scrubbed documents, answered by what the documents say.
 
     Greedy answers of one model to one text are kept in the project's state folder under the digest of both, so that a
@@ -40,7 +40,7 @@ def questions(work: Work, documents: Iterable[Document], wanted: SyntheticSettin
     base, quantization = kind.base(settings)
     folder = work.platform.settings.state / "synthetic"
     chosen = [document for document, _ in zip(documents, range(wanted.documents), strict=False)]
-    scrubber, engine = Scrubber(), None
+    engine = None
     drafts: list[Draft] = []
     with ExitStack() as stack:
         for done, document in enumerate(chosen):

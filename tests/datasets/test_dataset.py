@@ -188,6 +188,28 @@ def test_a_chats_history_stands_before_its_question(shop: Shop) -> None:
     assert told["It is in the dock."] == [("user", "And the boat?")]
 
 
+def test_personal_data_in_a_history_is_replaced_turn_by_turn(shop: Shop) -> None:
+    turns = [
+        {"role": "user", "content": "Hi,\nanna@shop.example.com\n4111 1111 1111 1111"},
+        {"role": "assistant", "content": "Yes?"},
+    ]
+    shop.row("And the bill?", "It is in the mail.", history=json.dumps(turns))
+    step = shop.turn()
+    (row,) = [row for row in shop.rows(step) if row.target == "It is in the mail."]
+    assert [each.content for each in row.messages] == ["Hi,\n<email>\n<card>", "Yes?", "And the bill?"]
+    assert step.artifact.meta["leaks"] == {}
+
+
+def test_users_that_are_named_by_their_address_are_different_people(shop: Shop) -> None:
+    shop.settings('split = { by = ["conversation", "user"], test_share = 0.3 }')
+    for number in range(40):
+        shop.row(f"Who is {digest_of(number)}?", f"He is {number}.", who=f"user{number}@shop.example.com")
+    step = shop.turn()
+    assert all(any(row.target.startswith("He is") for row in shop.rows(step, side)) for side in ("train", "test"))
+    members = read_sides(shop.folder(step) / "sides.parquet")
+    assert len({member for member in members}) > 2 * 40
+
+
 @pytest.mark.parametrize("voters", [1, 2])
 def test_a_flood_of_votes_adds_no_more_rows(shop: Shop, voters: int) -> None:
     shop.settings("feedback = { thumbs_per_user = 2 }")
@@ -224,6 +246,18 @@ def test_corrections_and_votes_make_pairs(shop: Shop) -> None:
         ("traffic:correction", "At two.", "Never."),
         ("traffic:thumbs", "Yes, daily.", "Write to <email>."),
     }
+
+
+def test_what_is_not_learned_makes_no_pair_either(shop: Shop) -> None:
+    known = "how long does the large copper kettle keep the water of the morning warm at all"
+    (shop.root / "bench.txt").write_text(known)
+    dropped = 'scrub = { actions = { email = "drop" } }'
+    shop.settings('split = { benchmarks = ["bench.txt"], test_share = 0.01 }', dropped)
+    asked = f"Say, {known}?"
+    shop.said(asked, "Never.", 0, "Two hours.")
+    shop.said("Who repairs my coat in the winter?", "Write to anna@shop.example.com.", 0, "The tailor.")
+    shop.said("When do you close on Sundays?", "Never.", 0, "At two.")
+    assert {row["chosen"] for row in pairs_of(shop, shop.turn())} == {"At two."}
 
 
 def test_no_sealed_question_stands_in_a_pair(shop: Shop) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from noria.datasets.scrub import (
+    DROP,
     Rules,
     Scrubber,
     keeps_document,
@@ -94,6 +95,11 @@ def test_documents_are_dropped_whole() -> None:
     assert keeps_document(plain)
     assert not keeps_document(paid)
     assert scrubber.counts == {"email": 3, "card": 1, "ip": 1}
+
+
+def test_a_mark_that_comes_in_drops_nothing() -> None:
+    scrubber = Scrubber(Rules())
+    assert keeps_document(scrubber.document(document(1, f"plain{DROP} text")))
 
 
 def jane(text: str, kinds: Sequence[str]) -> list[Finding]:
