@@ -19,8 +19,10 @@ from noria.types import Ref
 from noria.wiring import local_lake
 
 NOT_FOUND = (
-    "texts of others that mention the person, sources in files and databases, backups, what judges remember, and what "
-    "MLflow or a collector of traces was sent are not looked into"
+    "texts of others that mention the person, answers to the person that a pair of another's conversation rejects, "
+    "phrases of planted rows in the ledger's record of a data set, ids of suspected rows that were left out of it, "
+    "sources in files and databases, backups, what judges remember, and what MLflow or a collector of traces was sent "
+    "are not looked into"
 )
 """What forgetting does not reach; said each time."""
 
@@ -39,7 +41,8 @@ def forget(platform: Platform, user: str, actor: str, *, logged: bool, dry: bool
         def mine(text: str) -> bool:
             return person.record(text) is not None
 
-        traces = forgetting.trace(platform, mine, person.conversations, _comparisons(platform))
+        whose = forgetting.Whose(mine, person.conversations, person.judged_conversations)
+        traces = forgetting.trace(platform, whose, _comparisons(platform))
         owners = () if logged else [key.id for key in platform.keys.all() if key.name == user]
         kept = batches.Removed() if logged else batches.forget(state, user, owners, now.timestamp(), dry)
         known = len(person.interactions) + len(person.feedback)
@@ -48,7 +51,7 @@ def forget(platform: Platform, user: str, actor: str, *, logged: bool, dry: bool
         if not dry:
             log.forget(state / "segments", lake, person)
             if purge:
-                forgetting.remove(platform, traces, mine, person.conversations, now)
+                forgetting.remove(platform, traces, whose, now)
         told = {
             "interactions": len(person.interactions), "feedback": len(person.feedback), "files": kept.files,
             "batches": kept.batches, "lines": kept.lines, "open_batches": kept.open, "purged": purge and not dry,

@@ -30,11 +30,30 @@ EVERY = 100_000
 RELEASES = 10_000
 _KINDS = ("sources", "dataset", "features", "report", "comparison")
 """Kinds of artifacts that hold rows, in the order of their making."""
-_TELLING = frozenset({"id", "origin", "conversation", "record"})
-"""Columns that tell whose a row is."""
+_TELLING = frozenset({"id", "origin", "conversation", "record", "row"})
+"""Columns that tell whose a row is; `row` is an example's id in the table of suspects."""
+_FROM_FEEDBACK = frozenset({"traffic:correction", "traffic:thumbs"})
+"""Origins of rows that exist because somebody said something of an answer."""
 
 Mine = Callable[[str], bool]
 """Whether a record of the log, as JSON, is the person's."""
+
+
+class Whose:
+    """By what rows are known to be the person's: a test for records, and names of conversations.
+
+    `judged` are conversations of others of which the person said something: only rows from feedback are taken there,
+    whoever gave it.
+    """
+
+    def __init__(self, mine: Mine, conversations: Collection[str], judged: Collection[str] = ()) -> None:
+        self.mine = mine
+        self._own, self._judged = _names(conversations), _names(judged)
+
+    def row(self, origin: str, conversation: str) -> bool:
+        """Whether an example or a pair is the person's."""
+        own = origin.startswith("traffic") and conversation in self._own
+        return own or (origin in _FROM_FEEDBACK and conversation in self._judged)
 
 
 @dataclass(slots=True)
@@ -55,30 +74,28 @@ class Traces:
         return [ref for ref in self.rows if ref.kind == kind]
 
 
-def trace(platform: Platform, mine: Mine, conversations: Collection[str], more: Iterable[Ref] = ()) -> Traces:
+def trace(platform: Platform, whose: Whose, more: Iterable[Ref] = ()) -> Traces:
     """Look for a person's rows in every artifact of a cycle, and in `more`, and for what was learned from them."""
     traces = Traces()
-    names = {*conversations, *(digest_of(name) for name in conversations)}
     made = _artifacts(platform, more)
     # The ids of examples must be known before features and reports are looked at.
     for kind in _KINDS:
         for ref in (each for each in made if each.kind == kind and platform.lake.has(each)):
-            if found := _count(platform.lake.path(ref), mine, names, traces.examples):
+            if found := _count(platform.lake.path(ref), whose, traces.examples):
                 traces.rows[ref] = found
     _learned(platform, made, traces)
     return traces
 
 
-def remove(platform: Platform, traces: Traces, mine: Mine, conversations: Collection[str], at: datetime) -> None:
+def remove(platform: Platform, traces: Traces, whose: Whose, at: datetime) -> None:
     """Take the rows out of what holds them; adapters are marked. Asking again changes nothing more."""
-    names = {*conversations, *(digest_of(name) for name in conversations)}
     for ref, found in traces.rows.items():
         folder = platform.lake.path(ref)
         if ref.kind == "comparison":
             shutil.rmtree(folder)
             continue
         for file in sorted(folder.glob("*.parquet")):
-            _rewrite(file, mine, names, traces.examples)
+            _rewrite(file, whose, traces.examples)
         if ref.kind == "report":
             _out_of_report(folder, traces.examples)
         _mark(folder, at, found)
@@ -103,13 +120,19 @@ def _artifacts(platform: Platform, more: Iterable[Ref]) -> dict[Ref, Artifact | 
     return {ref: platform.runs.artifact(ref) for ref in [*refs, *more]}
 
 
-def _count(folder: Path, mine: Mine, names: Collection[str], examples: set[str]) -> int:
+def _names(conversations: Collection[str]) -> frozenset[str]:
+    """The names that conversations have in a data set: where one tells who it was with, its digest."""
+    return frozenset({*conversations, *(digest_of(name) for name in conversations)})
+
+
+def _count(folder: Path, whose: Whose, examples: set[str]) -> int:
     """Rows of a person in the tables and reports of a folder; ids of examples are added to those known."""
     found = 0
-    for file in sorted(folder.glob("*.parquet")):
-        columns = [name for name in pq.read_schema(file).names if name in _TELLING]
-        table = pq.read_table(file, columns=columns)
-        masks = _mask(table, mine, names, examples)
+    tables = {file: _TELLING.intersection(pq.read_schema(file).names) for file in sorted(folder.glob("*.parquet"))}
+    # The ids of examples must be known before a table that has nothing else.
+    for file, columns in sorted(tables.items(), key=lambda each: "conversation" not in each[1]):
+        table = pq.read_table(file, columns=sorted(columns))
+        masks = _mask(table, whose, examples)
         found += sum(masks)
         if "conversation" in table.column_names:
             ids = table["id"].to_pylist()
@@ -120,26 +143,30 @@ def _count(folder: Path, mine: Mine, names: Collection[str], examples: set[str])
     return found
 
 
-def _mask(table: pa.Table, mine: Mine, names: Collection[str], examples: Collection[str]) -> list[bool]:
+def _mask(table: pa.Table, whose: Whose, examples: Collection[str]) -> list[bool]:
     """Which rows of a table are the person's: by the record itself, by the conversation, or by the example's id."""
     columns = set(table.column_names)
     if "record" in columns:
-        return [mine(text) for text in table["record"].to_pylist()]
+        return [whose.mine(text) for text in table["record"].to_pylist()]
     if {"origin", "conversation", "id"} <= columns:
         rows = zip(table["origin"].to_pylist(), table["conversation"].to_pylist(), strict=True)
-        return [origin.startswith("traffic") and conversation in names for origin, conversation in rows]
-    if "id" in columns:
-        return [identity in examples for identity in table["id"].to_pylist()]
+        return [whose.row(origin, conversation) for origin, conversation in rows]
+    if named := columns & {"id", "row"}:
+        return [identity in examples for identity in table[min(named)].to_pylist()]
     return [False] * table.num_rows
 
 
 def _learned(platform: Platform, made: dict[Ref, Artifact | None], traces: Traces) -> None:
     tainted = set(traces.of("features"))
-    # Cycles come newest first; an adapter is older than those that went on from it.
-    for ref, artifact in reversed(made.items()):
-        if ref.kind == "adapter" and artifact is not None and tainted.intersection(artifact.parents):
-            tainted.add(ref)
-            traces.adapters.append(ref)
+    adapters = [each for ref, each in reversed(made.items()) if ref.kind == "adapter" and each is not None]
+    # Mostly oldest first. But a cycle that takes an earlier product names it anew, so one round may not reach all.
+    known = -1
+    while known < len(tainted):
+        known = len(tainted)
+        for each in adapters:
+            if each.ref not in tainted and tainted.intersection(each.parents):
+                tainted.add(each.ref)
+                traces.adapters.append(each.ref)
     for task in platform.settings.tasks:
         history = platform.deployments.history(task, RELEASES)
         if history:
@@ -165,9 +192,9 @@ def _serving(live: Deployment, tainted: Collection[Ref]) -> list[dict[str, str]]
     ]
 
 
-def _rewrite(file: Path, mine: Mine, names: Collection[str], examples: Collection[str]) -> None:
+def _rewrite(file: Path, whose: Whose, examples: Collection[str]) -> None:
     table = pq.read_table(file)
-    masks = _mask(table, mine, names, examples)
+    masks = _mask(table, whose, examples)
     if any(masks):
         fresh = file.with_name(f".{file.name}.new")
         pq.write_table(table.filter(pc.invert(pa.array(masks, pa.bool_()))), fresh, compression="zstd")

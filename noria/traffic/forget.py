@@ -30,6 +30,9 @@ class Person:
     interactions: set[str] = field(default_factory=set)
     conversations: set[str] = field(default_factory=set)
     feedback: set[str] = field(default_factory=set)
+    judged: set[str] = field(default_factory=set)
+    """Ids of interactions of others of which this person said something."""
+    judged_conversations: set[str] = field(default_factory=set)
 
     def record(self, text: str) -> Interaction | Feedback | None:
         """A line of the log if it is this person's, or says something of what is."""
@@ -48,6 +51,8 @@ class Person:
         """Count a record that is this person's."""
         if isinstance(record, Feedback):
             self.feedback.add(record.id)
+            if record.interaction not in self.interactions:
+                self.judged.add(record.interaction)
         else:
             self.interactions.add(record.id)
             self.conversations.add(record.conversation)
@@ -64,6 +69,10 @@ def find(segments: Path, lake: Path, user: str) -> Person:
                 record = person.record(text)
                 if isinstance(record, wanted):
                     person.take(record)
+        for text in _records(segments, lake / FOLDER) if person.judged else ():
+            said = parsed(text.encode())
+            if isinstance(said, Interaction) and said.id in person.judged:
+                person.judged_conversations.add(said.conversation)
     return person
 
 

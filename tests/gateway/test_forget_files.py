@@ -66,6 +66,15 @@ def test_lines_go_from_the_application_and_all_from_the_own_key(state: Path) -> 
     assert len(BatchStore(state / "batches").identities(APP)) == 2
 
 
+@pytest.mark.parametrize(("user", "written"), [("josé", r"jos\u00e9"), ("a/b", r"a\/b"), ('q"', r"q\u0022")])
+def test_a_user_is_found_however_the_json_is_escaped(state: Path, user: str, written: str) -> None:
+    source = state / "files" / APP / f"file-{1:032x}"
+    source.write_text(source.read_text().replace("jane", written))
+    assert forget(state, user, [], 0.0, dry=False).lines == 2
+    assert written not in source.read_text()
+    assert "for jane" not in "".join(texts(state).values())
+
+
 def test_nobody_else_is_touched(state: Path) -> None:
     before = texts(state)
     removed = forget(state, "nobody", [], 0.0, dry=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,10 @@ class Made:
         self.record(ref, kind, parents)
         return ref
 
-    def record(self, ref: Ref, kind: str, parents: tuple[Ref, ...]) -> None:
+    def record(self, ref: Ref, kind: str, parents: tuple[Ref, ...], cycle: Cycle | None = None) -> None:
         run = Run(
-            key=f"{len(kind):016}", stage=kind, task="helpdesk", cycle=self.cycle.id, output=ref, seconds=0.0,
-            peak_mb=0.0, at=self.cycle.began,
+            key=f"{len(kind):016}", stage=kind, task="helpdesk", cycle=(cycle or self.cycle).id, output=ref,
+            seconds=0.0, peak_mb=0.0, at=self.cycle.began,
         )  # fmt: skip
         self.platform.runs.record(run, Artifact(ref=ref, parents=parents, run_key=run.key))
 
@@ -147,6 +148,60 @@ def test_rows_leave_and_adapters_are_named(folder: Path, platform: Platform, mad
     assert adapter.observes(Look(platform, name, task, {"features": features})) is None
     again = asked(folder, JANE, code=1)
     assert again == {}
+
+
+def test_what_went_on_from_an_adapter_is_named_whatever_cycle_took_it_again(
+    folder: Path, platform: Platform, made: Made
+) -> None:
+    first, second = learned(platform, NEW).adapter, learned(platform, OLD).adapter
+    assert first is not None
+    assert second is not None
+    # The third cycle skips the training: it takes the first one's adapter again.
+    for number, (ref, parents) in enumerate([(first, (made.features,)), (second, (first,)), (first, (made.features,))]):
+        at = made.cycle.began + timedelta(hours=number + 1)
+        cycle = Cycle(id=new_id(at), task="helpdesk", began=at)
+        platform.runs.save(cycle)
+        made.record(ref, "adapter", parents, cycle)
+    assert sorted(asked(folder, JANE)["adapters"]) == sorted(map(str, (first, second)))
+
+
+def test_what_the_person_said_of_others_answers_leaves_with_what_was_suspected(
+    folder: Path, platform: Platform, made: Made
+) -> None:
+    note = Feedback(
+        id="f2", at=made.cycle.began, interaction="i3", metric="correction", value=None, correction="I am Jane.",
+        user=pseudonym(made.secret, JANE),
+    )  # fmt: skip
+    with SegmentWriter(platform.settings.state / "segments") as writer:
+        for record in (note, made.said(3, "tom")):
+            writer.append(record.model_dump_json().encode())
+
+    def rows(out: Path, name: str, *rows: tuple[str, str, str]) -> None:
+        columns = zip(*rows, strict=True)
+        names = ("id", "origin", "conversation")
+        pq.write_table(pa.table(dict(zip(names, map(list, columns), strict=True))), out / name)
+
+    def write(out: Path) -> None:
+        rows(out, "pairs.parquet", ("p3", "traffic:correction", "c3"), ("p2", "traffic:correction", "c2"))
+        corrected = ("e4", "traffic:correction", "c3")
+        rows(out, "train.parquet", corrected, ("e5", "source:faq", "c3"), ("e6", "traffic:thumbs", "c2"))
+        suspects = {"row": ["e4", "e5"], "rule": ["flood", "flood"], "score": [0.5, 0.5]}
+        pq.write_table(pa.table(suspects), out / "suspects.parquet")
+
+    def write_features(out: Path) -> None:
+        pq.write_table(pa.table({"id": ["e4", "e5", "e6"], "tokens": [1, 2, 3]}), out / "features.parquet")
+
+    dataset = made.put("dataset", (), write)
+    features = made.put("features", (dataset,), write_features)
+    told = asked(folder, JANE)
+    assert (told["rows"][str(dataset)], told["rows"][str(features)]) == (3, 1)
+    assert ids(made, dataset, "train.parquet") == ["e5", "e6"]
+    assert ids(made, dataset, "pairs.parquet") == ["p2"]
+    assert ids(made, features, "features.parquet") == ["e5", "e6"]
+    suspects = pq.read_table(platform.lake.path(dataset) / "suspects.parquet")
+    assert suspects["row"].to_pylist() == ["e5"]
+    assert platform.traffic.interaction("i3") is not None
+    assert "phrases of planted rows" in told["not_reached"]
 
 
 def test_the_record_says_how_many_and_not_who(folder: Path, platform: Platform, made: Made) -> None:

@@ -78,6 +78,21 @@ def test_forgetting_twice_and_everything_keeps_what_is_shipped(places: tuple[Pat
         assert log.ship() == 0
 
 
+def test_what_the_person_said_of_others_is_found_by_their_conversations(places: tuple[Path, Path]) -> None:
+    mine, judged, other = interaction(1, user=PERSON), interaction(2), interaction(3)
+    said = [feedback(each).model_copy(update={"user": PERSON}) for each in (mine, judged)]
+    with SegmentWriter(places[0]) as writer:
+        # Feedback may stand before what it speaks of.
+        for each in (*map(line, (*said, feedback(other))), *map(line, (mine, judged, other))):
+            writer.append(each)
+        person = find(*places, PERSON)
+        assert person.conversations == {mine.conversation}
+        assert person.judged_conversations == {judged.conversation}
+        forget(*places, person)
+    log = TrafficLog(*places)
+    assert [each.id for each in log.read(log.mark())[0]] == [judged.id, other.id]
+
+
 def test_torn_lines_of_the_person_go_too(places: tuple[Path, Path]) -> None:
     with SegmentWriter(places[0]) as writer:
         writer.append(line(interaction(1, user=PERSON)) + b" broken")
