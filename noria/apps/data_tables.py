@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from noria.apps.screen import show, table_of
+from noria.errors import Invalid
 
 LONGEST = 400
 """Characters of a text that a terminal is shown; the JSON has all of it."""
@@ -107,7 +108,7 @@ def drawn(told: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write a profile as JSON with its two pictures; returns the files."""
     from noria.backends import plots
 
-    folder.mkdir(parents=True, exist_ok=True)
+    _made(folder)
     files = [folder / name for name in ("profile.json", "lengths.png", "steps.png")]
     files[0].write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     plots.lengths(told["lengths"], files[1])
@@ -117,11 +118,19 @@ def drawn(told: Mapping[str, Any], folder: Path) -> list[Path]:
 
 def carded(told: Mapping[str, Any], text: str, folder: Path) -> list[Path]:
     """Write a card; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    _made(folder)
     files = [folder / "README.md", folder / "card.json"]
     files[0].write_text(text, encoding="utf-8")
     files[1].write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return files
+
+
+def _made(folder: Path) -> None:
+    """Make a folder; raises Invalid where a file is in the way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise Invalid(f"'{folder}' is no folder", "several files are written: name a folder with --out") from None
 
 
 def _ref(told: Mapping[str, Any]) -> str:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from noria.cycle import STAGES
 from noria.errors import Invalid, NotFound, Unavailable
-from noria.settings import Settings
+from noria.settings import Settings, child_environment
 
 _RANGES = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 7))
 _NAMED = re.compile(r"@(?:hourly|daily|midnight|weekly|monthly|yearly|annually)")
 _PART = re.compile(r"(\*|\d+(?:-\d+)?)(?:/(\d+))?")
+_OURS = " -m noria run "
 LOG = "cron.log"
 
 
@@ -23,18 +24,19 @@ def cron_line(settings: Settings, task: str, at: str) -> str:
     """The crontab line that turns a task's wheel: `0 0 * * * PYTHON -m noria run …`, both outputs to a log.
 
     It need not look for other runs: `noria run` says Conflict while one is under way. Raises Invalid for a schedule
-    that cron would not take.
+    that cron would not take. The folder of the log is made here: without it the shell would not run the line at all.
     """
+    at = _schedule(at)
     log = settings.state / "logs" / LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, "-m", "noria", "run", "--task", task, "--project", str(settings.root)]
     command = f"{shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
     # Cron takes a plain % for the end of the line.
-    return f"{_schedule(at)} {command.replace('%', chr(92) + '%')}"
+    return f"{at} {command.replace('%', chr(92) + '%')}"
 
 
 def install(settings: Settings, task: str, line: str) -> None:
     """Put the line into the user's crontab, in the place of an earlier one of this task; all else stays."""
-    (settings.state / "logs").mkdir(parents=True, exist_ok=True)
     kept, _ = _without(_crontab(), _mark(settings, task))
     _write([*kept, _mark(settings, task), line])
 
@@ -52,10 +54,11 @@ def airflow_dag(settings: Settings, task: str, at: str, noria: str) -> str:
 
     It imports nothing of noria, which needs not be installed where Airflow is, only on the path of its workers (or at
     `noria`). The name of Airflow's run goes through the environment: on a command line, a name that a user types
-    would be a part of the command.
+    would be a part of the command. Raises Invalid for a schedule that cron would not take, and for a `noria` that is
+    no words of a shell.
     """
     edges = {stage.name: list(stage.reads) for stage in STAGES}
-    words = [*shlex.split(noria), "run", "{stage}", "--task", task, "--project", str(settings.root)]
+    words = [*_words(noria), "run", "{stage}", "--task", task, "--project", str(settings.root)]
     shown = " ".join(word if word == "{stage}" else shlex.quote(word) for word in words)
     command = shown + ' --cycle "$NORIA_CYCLE"'
     reads = "".join(f"    {name!r}: {tuple(before)!r},\n" for name, before in edges.items())
@@ -101,6 +104,18 @@ with DAG(
 '''
 
 
+def _words(command: str) -> list[str]:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise Invalid(
+            f"'{command}' is no command: {error}", "quote it as a shell would: /opt/noria/bin/noria"
+        ) from None
+    if not words:
+        raise Invalid(f"'{command}' is no command", "such as --noria /opt/noria/bin/noria")
+    return words
+
+
 def _schedule(at: str) -> str:
     at = " ".join(at.split())
     fields = at.split(" ")
@@ -124,8 +139,13 @@ def _mark(settings: Settings, task: str) -> str:
 
 def _crontab() -> list[str]:
     done = _call(["-l"], None)
-    # Who has no crontab yet is told so by status 1.
-    return done.stdout.splitlines() if done.returncode == 0 else []
+    if done.returncode == 0:
+        # Not splitlines: the lines of others go back as they are, whatever characters stand in them.
+        return done.stdout.removesuffix("\n").split("\n") if done.stdout else []
+    # Any other failure hides lines that writing would wipe.
+    if "no crontab for" not in done.stderr:
+        raise Unavailable(f"crontab cannot be read: {done.stderr.strip()}", "install the line by hand: crontab -e")
+    return []
 
 
 def _write(lines: list[str]) -> None:
@@ -135,16 +155,17 @@ def _write(lines: list[str]) -> None:
 
 
 def _without(lines: list[str], mark: str) -> tuple[list[str], bool]:
-    """The lines but for the mark and the one below it, and whether they were there."""
+    """The lines but for the mark and our one below it, and whether the mark was there."""
     kept: list[str] = []
     below = found = False
     for line in lines:
         if line == mark:
             below = found = True
-        elif not below:
+            continue
+        # Somebody may have deleted the line and left the mark.
+        if not (below and _OURS in line):
             kept.append(line)
-        else:
-            below = False
+        below = False
     return kept, found
 
 
@@ -152,11 +173,17 @@ def _call(words: list[str], text: str | None) -> subprocess.CompletedProcess[str
     program = shutil.which("crontab")
     if program is None:
         raise Unavailable("there is no crontab on this machine", "install cron, or take: noria run --watch")
-    return subprocess.run([program, *words], input=text, capture_output=True, text=True, check=False)
+    # Its messages in English, by which it is understood; bytes that are no UTF-8 go back as they came.
+    return subprocess.run(
+        [program, *words], input=text, capture_output=True, check=False, env=child_environment(LC_ALL="C"),
+        encoding="utf-8", errors="surrogateescape",
+    )  # fmt: skip
 
 
 def written(text: str, out: Path) -> Path:
-    """Write a file whole or not at all; raises NotFound for a folder that does not exist."""
+    """Write a file whole or not at all; raises NotFound for a folder that does not exist, Invalid for a folder."""
+    if out.is_dir():
+        raise Invalid(f"'{out}' is a folder", f"name a file in it: --out {out / 'noria.py'}")
     if not out.parent.is_dir():
         raise NotFound(f"there is no folder '{out.parent}'", "make it first, or name another --out")
     fresh = out.with_name(f".{out.name}.new")

@@ -172,8 +172,9 @@ def carded(platform: Platform, version: Version) -> tuple[dict[str, Any], str]:
     return told, (folder / card.CARD).read_text(encoding="utf-8") + "\n## In this lake\n\n" + "".join(lines)
 
 
-def removable(platform: Platform, task: str, version: Version) -> None:
+def removable(platform: Platform, version: Version) -> None:
     """Raise Conflict where something rests on the version: what serves or may again, the next split, an open cycle."""
+    task = version.ref.name
     for name, refs in _serving(platform, task).items():
         if version.ref in refs:
             raise Conflict(f"the {name} of '{task}' was made from '{version.ref}'", "what serves must stay explainable")
@@ -183,15 +184,18 @@ def removable(platform: Platform, task: str, version: Version) -> None:
             f"'{version.ref}' is the newest data set of '{task}'",
             "keep it: the next one goes on from its sides, or test rows would be trained on",
         )
-    for made, runs in platform.runs.cycles(task, 1):
+    for made, runs in platform.runs.cycles(task, CYCLES):
         if made.ended is None and version.ref in [run.output for run in runs]:
-            raise Conflict(f"cycle '{made.id}' of '{task}' has not ended and goes on from '{version.ref}'", "noria run")
+            raise Conflict(
+                f"cycle '{made.id}' of '{task}' has not ended and goes on from '{version.ref}'",
+                f"noria run --task {task} --cycle {made.id}",
+            )
 
 
-def remove(platform: Platform, task: str, version: Version) -> Path:
+def remove(platform: Platform, version: Version) -> Path:
     """Take a version out of the lake; returns where it was. Raises Conflict as `removable`, and while a cycle runs."""
-    with cycle.alone(platform, task):
-        removable(platform, task, version)
+    with cycle.alone(platform, version.ref.name):
+        removable(platform, version)
         folder = platform.lake.path(version.ref)
         # Out of its place first, by one rename: half a version is never found under its name.
         aside = platform.lake.scratch(f"removed-{version.ref.kind}-{version.ref.digest}") / version.ref.digest

@@ -1,4 +1,4 @@
-"""`noria run --watch`: a turn whenever sources or traffic have changed, and only then."""
+"""`noria run --watch`: a turn at the start for what is due, and one whenever sources or traffic have changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any
 
 import typer
-from pydantic import JsonValue
 
 from noria import cycle, wiring
 from noria import settings as reading
@@ -75,25 +74,19 @@ class Watch:
         name, task = platform.settings.task(self._task)
         seen = collect.observes(Look(platform, name, task, {}))
         mark = digest_of([self._platform[0] if self._platform else "", seen])
-        if mark == self._done or (not self._done and self._known(platform, name, seen)):
-            self._done = mark
+        if mark == self._done:
             return
+        # What follows may fail, and is then due whatever is seen.
+        self._done = ""
         with Screen(quiet=True) as screen:
             turn = cycle.turn(platform, name, screen, until=self._until, stop=self._stopping.is_set)
         if turn.cycle.ended is None:
             self._say({"event": "stopped", "cycle": turn.cycle.id, "stages": [step.stage for step in turn.steps]})
             return
         # A cycle that was stopped before went on with what it had seen then.
-        self._done = mark if turn.steps[0].artifact.meta.get("observed") == seen else ""
+        if turn.steps[0].artifact.meta.get("observed") == seen:
+            self._done = mark
         self._say({"event": "turned", **views.result(platform, turn)})
-
-    def _known(self, platform: Platform, name: str, seen: JsonValue) -> bool:
-        """Whether the last cycle came to its end on what is there now."""
-        for last, runs in platform.runs.cycles(name, 1):
-            sources = next((run.output for run in runs if run.stage == "sources"), None)
-            made = platform.runs.artifact(sources) if sources else None
-            return last.ended is not None and made is not None and made.meta.get("observed") == seen
-        return False
 
     def _opened(self) -> Platform:
         """The platform, opened again when noria.toml has changed; a turn is due then too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from noria.apps.cli import app
 from noria.backends.folder_lake import content_digest
 from noria.errors import Conflict, Invalid, NoriaError, NotFound, Unavailable
 from noria.settings import load
-from noria.types import Candidate, Decision, Deployment, Ref
+from noria.types import Artifact, Candidate, Cycle, Decision, Deployment, Ref, Run
 from noria.wiring import open_project
 
 COMMANDS = ("add", "make", "list", "show", "profile", "diff", "card", "remove")
@@ -207,6 +208,48 @@ def test_what_serves_and_the_newest_sides_are_not_removed(project: Path) -> None
     assert told("data", "remove", "previous", "--yes", project=project)["removed"] == str(old.ref)
     assert not platform.lake.has(old.ref)
     assert [each["kind"] for each in told("data", "list", project=project)] == ["dataset", "documents", "documents"]
+
+
+@pytest.mark.slow
+def test_a_file_in_the_place_of_a_folder_is_one_clear_message(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for word in ("card", "profile"):
+        for place in ("file", "file/below"):
+            with pytest.raises(Invalid, match="is no folder"):
+                run("data", word, "--out", str(tmp_path / place), project=project)
+
+
+TWO = """
+[tasks.shop]
+sources = ["faq"]
+base = "smollm2-135m-instruct"
+engine = "local"
+"""
+
+
+def test_a_version_of_another_task_is_kept_for_that_task_s_reasons(tmp_path: Path) -> None:
+    start.make(tmp_path / "shop")
+    file = tmp_path / "shop" / "noria.toml"
+    file.write_text(file.read_text() + TWO)
+    platform = open_project(tmp_path / "shop")
+    refs = []
+    for number in range(2):
+        began = platform.clock.now() + timedelta(seconds=number)
+        made = Cycle(id=f"{number:016x}", task="shop", began=began, ended=began if number else None)
+        folder = platform.lake.scratch(f"test-{number}")
+        (folder / "x").write_text(str(number))
+        refs.append(platform.lake.commit(folder, "dataset", "shop"))
+        key = f"{number + 1:016x}"
+        platform.runs.save(made)
+        platform.runs.record(
+            Run(key=key, stage="dataset", task="shop", cycle=made.id, output=refs[-1], seconds=0, peak_mb=0, at=began),
+            Artifact(ref=refs[-1], parents=(), run_key=key, meta={}),
+        )
+    old, newest = (str(ref) for ref in refs)
+    for ref, because in ((newest, "is the newest data set of 'shop'"), (old, "of 'shop' has not ended")):
+        with pytest.raises(Conflict, match=because):
+            run("data", "remove", ref, "--yes", "--task", "helpdesk", project=tmp_path / "shop")
+    assert all(platform.lake.has(ref) for ref in refs)
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ CRONTAB = """#!/bin/sh
 set -eu
 file=$(dirname "$0")/table
 case "$1" in
-  -l) [ -f "$file" ] || { echo "no crontab for $(id -un)" >&2; exit 1; }; cat "$file" ;;
+  -l) [ ! -f "$file.broken" ] || { echo "$file: Input/output error" >&2; exit 1; }
+      [ "$LC_ALL" = C ] && [ -f "$file" ] || { echo "no crontab for $(id -un)" >&2; exit 1; }; cat "$file" ;;
   -) cat > "$file.new"; ! grep -q refused "$file.new" || { echo "bad minute" >&2; exit 1; }; mv "$file.new" "$file" ;;
 esac
 """
@@ -145,5 +146,44 @@ def _without_airflow(code: str) -> list[str]:
 
 
 def test_a_mark_of_another_project_is_left_alone() -> None:
-    lines = ["# noria: task a of /x", "line a", "# noria: task b of /x", "line b"]
+    lines = ["# noria: task a of /x", "@daily python -m noria run --task a", "# noria: task b of /x", "line b"]
     assert exports._without(lines, "# noria: task a of /x") == (lines[2:], True)
+
+
+def test_a_line_of_somebody_else_below_a_mark_stays() -> None:
+    lines = ["# noria: task a of /x", "5 4 * * * backup", "5 5 * * * other"]
+    assert exports._without(lines, "# noria: task a of /x") == (lines[1:], True)
+
+
+def test_a_crontab_that_cannot_be_read_is_not_overwritten(project: Path, table: Path) -> None:
+    table.write_text("5 4 * * * backup\n")
+    table.with_name("table.broken").touch()
+    for word in ("--install", "--remove"):
+        with pytest.raises(Unavailable, match=r"cannot be read: .*Input/output error"):
+            run("cron", word, project=project)
+    assert table.read_text() == "5 4 * * * backup\n"
+
+
+def test_lines_of_others_go_back_byte_by_byte(project: Path, table: Path) -> None:
+    kept = b"5 4 * * * echo '\xe9 \x0b \xc2\x85'\n\n# end\n"
+    table.write_bytes(kept)
+    run("cron", "--install", project=project)
+    run("cron", "--remove", project=project)
+    assert table.read_bytes() == kept
+
+
+def test_the_printed_line_can_run(project: Path) -> None:
+    run("cron", project=project)
+    assert (project / ".noria" / "logs").is_dir()
+
+
+def test_what_airflow_cannot_have_is_one_clear_message(project: Path, tmp_path: Path) -> None:
+    for words, because in (
+        (["--noria", "it's"], "no command: No closing quotation"),
+        (["--noria", " "], "' ' is no command"),
+        (["--out", str(tmp_path)], "is a folder"),
+        (["--out", "."], "is a folder"),
+    ):
+        with pytest.raises(Invalid, match=because):
+            run("airflow", *words, project=project)
+    assert list(tmp_path.parent.glob(".*.new")) == []

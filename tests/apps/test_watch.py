@@ -48,8 +48,10 @@ def test_a_turn_when_sources_change_and_none_else(project: Path, capsys: pytest.
         "turned", ["sources", "documents", "dataset"],
     )  # fmt: skip
     watch.look()
-    assert Watch(project, None, "dataset", 5.0, True).look() == 5.0
     assert said(capsys) == []
+    # Another watch does what is due at first, which is nothing here.
+    assert Watch(project, None, "dataset", 5.0, True).look() == 5.0
+    assert [stage["skipped"] for stage in said(capsys)[0]["stages"]] == [True] * 3
     file = project / "data" / "faq.csv"
     file.write_text(file.read_text() + "Is this new?,Yes it is.\n")
     watch.look()
@@ -59,6 +61,22 @@ def test_a_turn_when_sources_change_and_none_else(project: Path, capsys: pytest.
     settings.write_text(settings.read_text() + "answer_chars = 20\n")
     watch.look()
     assert said(capsys)[0]["stages"][2]["output"] != second["stages"][2]["output"]
+
+
+@pytest.mark.slow
+def test_a_watch_begins_with_what_a_partial_run_left_and_tries_again_what_fails(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = project / "data" / "faq.csv"
+    kept = file.read_text()
+    file.write_text("question,answer\nOnly one?,Only one.\n")
+    run("sources", project=project)
+    watch = Watch(project, None, "dataset", 5.0, True)
+    assert [watch.look(), watch.look()] == [10.0, 20.0]
+    assert [each["event"] for each in said(capsys)] == ["failed", "failed"]
+    file.write_text(kept)
+    assert watch.look() == 5.0
+    assert len(said(capsys)[0]["stages"]) == 3
 
 
 @pytest.mark.slow

@@ -240,10 +240,10 @@ def remove_version(
     platform = opened(project)
     name, _ = platform.settings.task(task)
     version = versions.find(platform, name, ref)
-    versions.removable(platform, name, version)
+    versions.removable(platform, version)
     if not yes:
         typer.confirm(f"remove {version.ref} for good?", abort=True)
-    told: dict[str, Any] = {"removed": str(version.ref), "folder": str(versions.remove(platform, name, version))}
+    told: dict[str, Any] = {"removed": str(version.ref), "folder": str(versions.remove(platform, version))}
     show(told if as_json else f"removed {version.ref}", as_json)
 
 
