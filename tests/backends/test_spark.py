@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
+import noria
 from noria.backends.spark import session
 from noria.datasets.normalise import cleaner
 from noria.errors import Invalid, Unavailable
@@ -27,6 +28,14 @@ server.start(background=True)
 print(server.listening_address[1], flush=True)
 sys.stdin.read()
 server.stop()
+"""
+
+SPILLING = """
+from noria.backends.spark import session
+with session("embedded") as spark:
+    rows = spark.range(3_000_000).selectExpr("id", "xxhash64(id) as hash")
+    placed = rows.selectExpr("row_number() over (order by hash) as place")
+    print(rows.groupBy("hash").count().count(), placed.where("place > 0").count())
 """
 
 
@@ -67,6 +76,23 @@ def test_a_server_without_noria_runs_its_functions() -> None:
         finally:
             server.stdin.close()
             server.wait(timeout=30)
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_into_memory_is_spilled(tmp_path: Path) -> None:
+    (tmp_path / "spilling.py").write_text(SPILLING)
+    command = [sys.executable, str(tmp_path / "spilling.py")]
+    small = [
+        "env",
+        f"SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE={32 << 20}",
+        f"PYTHONPATH={Path(noria.__path__[0]).parent}",
+    ]
+    done = subprocess.run([*small, *command], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3000000", "3000000"]
+    no_room = [*small, "SAIL_RUNTIME__TEMPORARY_FILES__MAX_SIZE=0"]
+    done = subprocess.run([*no_room, *command], capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert "Resources exhausted" in done.stderr
 
 
 def test_an_unknown_address_is_refused() -> None:
