@@ -81,7 +81,7 @@ def near(spark: SparkSession, documents: DataFrame, columns: Columns, scratch: P
 
 def without(documents: DataFrame, losers: DataFrame) -> DataFrame:
     """The documents whose id is not among `losers`."""
-    # Sail holds what stands on the left of a join: an anti join would hold all documents.
+    # An engine may hold what stands on the left of a join: of an anti join all documents.
     marked = losers.distinct().selectExpr("id", "true as lost")
     return marked.join(documents, "id", "right").where("lost is null").select(*documents.columns)
 

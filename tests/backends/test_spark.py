@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import noria
 from noria.backends.spark import session
 from noria.datasets import boilerplate, parts, steps
 from noria.datasets.schema import DOCUMENTS
@@ -43,6 +44,14 @@ ALL = [boilerplate.boilerplate({"s": frozenset({"x"})})] + [
     if name != "boilerplate"
 ]
 """Every step that goes row by row, with options that let a short text pass."""
+
+SPILLING = """
+from noria.backends.spark import session
+with session("embedded") as spark:
+    rows = spark.range(3_000_000).selectExpr("id", "xxhash64(id) as hash")
+    placed = rows.selectExpr("row_number() over (order by hash) as place")
+    print(rows.groupBy("hash").count().count(), placed.where("place > 0").count())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +95,23 @@ def test_a_server_without_noria_runs_all_steps(tmp_path: Path) -> None:
         finally:
             server.stdin.close()
             server.wait(timeout=30)
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_into_memory_is_spilled(tmp_path: Path) -> None:
+    (tmp_path / "spilling.py").write_text(SPILLING)
+    command = [sys.executable, str(tmp_path / "spilling.py")]
+    small = [
+        "env",
+        f"SAIL_RUNTIME__MEMORY_POOL__FAIR__MAX_SIZE={32 << 20}",
+        f"PYTHONPATH={Path(noria.__path__[0]).parent}",
+    ]
+    done = subprocess.run([*small, *command], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3000000", "3000000"]
+    no_room = [*small, "SAIL_RUNTIME__TEMPORARY_FILES__MAX_SIZE=0"]
+    done = subprocess.run([*no_room, *command], capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert "Resources exhausted" in done.stderr
 
 
 def test_an_unknown_address_is_refused() -> None:
