@@ -7,6 +7,7 @@ import random
 import string
 import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 from benchmarks.personal.made import Maker, born, digits, luhn_digit
 
@@ -149,6 +150,11 @@ def password(rng: random.Random) -> str:
     )
 
 
+def _ean_digit(body: str) -> str:
+    """Check digit of a number of thirteen digits (GS1 General Specifications, 7.9)."""
+    return str(-sum(int(c) * (3 if at % 2 else 1) for at, c in enumerate(body)) % 10)
+
+
 def other(rng: random.Random) -> Mapping[str, str]:
     """Values of the slots of hard negatives."""
     body = "4" + digits(rng, 14)
@@ -160,7 +166,11 @@ def other(rng: random.Random) -> Mapping[str, str]:
     ean = "978" + digits(rng, 9)
     long, many = digits(rng, rng.choice((9, 10, 11)), "123456789"), rng.choice((8, 9, 10, 11, 12, 13))
     small = [str(rng.randrange(each)) for each in (30, 20, 30, 99)]
-    ean += str(-sum(int(c) * (3 if at % 2 else 1) for at, c in enumerate(ean)) % 10)
+    ean += _ean_digit(ean)
+    shop = rng.choice(["400", "401", "690", "691", "471", "978"]) + digits(rng, 9)
+    stamp = datetime(2020, 1, 1, tzinfo=UTC) + timedelta(minutes=rng.randrange(7 * 365 * 24 * 60))
+    page = rng.randrange(1, 900)
+    million = f"{rng.randrange(1, 999)} {rng.choice(['000', digits(rng, 3)])} 000"
     return {
         "order": rng.choice([digits(rng, 7, "123"), f"A-{digits(rng, 6)}", f"2026-{digits(rng, 5)}", long]),
         "counter": digits(rng, many, "123456789"), "version": ".".join(small[: rng.choice((3, 4))]),
@@ -176,6 +186,16 @@ def other(rng: random.Random) -> Mapping[str, str]:
         "badcard": f"{body[:4]} {body[4:8]} {body[8:12]} {body[12:]}{wrong}", "badiban": bad,
         "section": f"{rng.randrange(1, 12)}.{rng.randrange(12)}.{rng.randrange(9)}", "years": "2019-2023",
         "uuid": str(uuid.UUID(int=rng.getrandbits(128), version=4)), "hash": f"{rng.getrandbits(160):040x}",
+        "shop": shop + _ean_digit(shop), "moment": f"{stamp:%d.%m.%y %H.%M}",
+        "stamp": rng.choice([f"{stamp:%Y%m%d-%H%M}", f"{stamp:%Y%m%d%H%M}", f"{stamp:%Y%m%d%H%M%S}"]),
+        "epoch": f"{stamp.timestamp():.0f}", "dotted": f"{rng.randrange(10, 99)}.{digits(rng, 3)}.000",
+        "bare": digits(rng, 7, "123456789"), "million": million,
+        "group": f"3{rng.randrange(1, 10)}{digits(rng, 1)} {digits(rng, 3)} {digits(rng, 3)}",
+        "mask": rng.choice(["255.0.0.0", "255.255.0.0", "255.255.255.0", "255.255.255.192", "255.255.255.255"]),
+        "name": rng.choice(["A::B1", "Cafe::Bad2", "b::c3", "Dad::Add1()"]),
+        "list": f"{page:03} {page + 1:03} {page + 2:03} {page + 3:03}",
+        "year": str(rng.randrange(1990, 2030)), "quarter": str(rng.randrange(1, 5)),
+        "visitors": str(rng.randrange(10_000, 99_999)),
         "size": "120 x 80 x 45 mm", "weight": "3.250 kg",
     }  # fmt: skip
 

@@ -27,6 +27,7 @@ _NUMBERED = re.compile(
 )
 _LINE_START = re.compile(r"(?:^|\n)[ \t]*$")
 _BEFORE = 30
+_ONES: Final = 2**32 - 1
 _SMALL: Final = 30
 """Four numbers below this at the start of a line are taken for the number of a section."""
 
@@ -84,7 +85,8 @@ def _ip4(span: str, before: str, after: str) -> bool:
         return False
     small = all(int(part) < _SMALL for part in span.split("."))
     section = small and _LINE_START.search(before) and re.match(r"\.?[ \t]", after)
-    return not (address.is_unspecified or address.is_loopback or _NUMBERED.search(before) or section)
+    mask = span.startswith("255.") and (int(address) | (int(address) - 1)) == _ONES
+    return not (address.is_unspecified or address.is_loopback or mask or _NUMBERED.search(before) or section)
 
 
 def _ip6(span: str) -> bool:
@@ -93,4 +95,11 @@ def _ip6(span: str) -> bool:
     except AddressValueError:
         return False
     groups = [group for group in span.split(":") if group]
-    return len(groups) >= 2 and any(letter.isdigit() for letter in span) and not address.is_loopback
+    if len(groups) < 2 or address.is_loopback or not any(letter.isdigit() for letter in span):
+        return False
+    return "::" not in span or span.startswith("::") or _is_given(int(groups[0], 16))
+
+
+def _is_given(first: int) -> bool:
+    """Whether addresses begin so (IANA's registry of IPv6 address space); names in code, such as `A::B1`, do not."""
+    return first in (0x64, 0x100) or 0x2000 <= first < 0x4000 or first >= 0xFC00

@@ -48,18 +48,23 @@ IBAN_LENGTHS: Final = {part[:2]: int(part[3:]) for part in _REGISTRY.split()}
 """Characters of an account number by country: the IBAN registry (ISO 13616, SWIFT)."""
 
 _NETWORKS = re.compile(
-    r"4\d{12}(?:\d{3}|\d{6})?|5[0-8]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
-    r"|3(?:0[0-5]|[689]\d)\d{11}|35\d{14}|6\d{12,18}"
+    r"4\d{15}(?:\d{3})?|5[0-8]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
+    r"|3(?:0[0-5]|[689]\d)\d{11}|35\d{14}"
+    r"|6(?:0\d\d|2\d\d|304|3[7-9]\d|4[4-9]\d|5\d\d|7\d\d)\d{12,15}"
 )
+"""Visa, Mastercard, American Express, Diners Club, JCB; Discover, UnionPay, Maestro, RuPay, InstaPayment. None has
+thirteen digits any more, as the number of an article in a shop has."""
 _FORM = str.maketrans("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", "9" * 10 + "A" * 52)
 """A number's form: 9 for each digit, A for each letter."""
+_SMALL_APART = re.compile(r" [a-z]")
+"""A small letter after a space: the next word (`12.000.000 a 15.000.000`) rather than the letter of a number."""
 _GAPS = str.maketrans("", "", " .-/+()")
 
 _CARDS = (
-    *("9" * length for length in range(13, 20)),
+    *("9" * length for length in range(14, 20)),
     *(gap.join(parts) for gap in " -." for parts in (
         ("9999",) * 4, ("9999", "9999", "9999", "9999", "999"), ("9999", "999999", "99999"), ("9999", "999999", "9999"),
-        ("9999", "9999", "9999", "9"), ("9999", "9999", "9999", "999"), ("9999", "9999", "9999", "99"),
+        ("9999", "9999", "9999", "999"), ("9999", "9999", "9999", "99"),
     )),
 )  # fmt: skip
 
@@ -135,11 +140,16 @@ def _shaped(text: str, start: int) -> Finding | _Wrong | None:
             if not (compact.isascii() and rule.check(compact)):
                 continue
             before = _before(text, start) if before is None else before
-            if (sure and (rule.kind == "card" or not OTHER.search(before))) or words.search(before):
+            if (sure and _stands(rule, tail[: len(shape)], before)) or words.search(before):
                 return Finding(kind=rule.kind, start=start, end=start + len(shape), score=rule.score, rule=rule.name)
         card = card or (len(shape) if shape in _CARD_SHAPES else 0)
         shape = _shorter(form, len(shape))
     return _Wrong(start + card) if card else None
+
+
+def _stands(rule: national.Rule, number: str, before: str) -> bool:
+    """Whether a number of a sure shape is believed after these words."""
+    return rule.kind == "card" or not (_SMALL_APART.search(number) or OTHER.search(before))
 
 
 def _shorter(form: str, length: int) -> str:

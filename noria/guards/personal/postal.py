@@ -20,6 +20,8 @@ _CODE_LAST = re.compile(
 )
 
 _WORDS = r"[^\n,;:!?()<>]{1,40}?"
+_COUNTED = r"(?:Jahr(?:e|es\w*)?|Quartal\w*|Monat\w*|Kapitel\w*|Band)\b"
+"""German words that a number follows which is none of a house; nor is one from 1900 to 2099."""
 _GAP = r"(?:[ ]?[,;–-])?\s{1,3}(?:[A-Z]{1,3}[ -])?$"
 _STREETS = re.compile(
     rf"""
@@ -29,7 +31,8 @@ _STREETS = re.compile(
         (?:stra(?:ß|ss)e|str\.|weg|platz|allee|gasse|ring|damm|ufer|chaussee|steig|straat|laan|plein|gracht|kade
         |singel|dijk|dreef|[ -](?:Stra(?:ß|ss)e|Str\.|Weg|Platz|Allee|Gasse|Ring|Damm|Ufer))
         [ ]\d{{1,4}}[ ]?[a-zA-Z]?(?:[ ]?[-/][ ]?\d{{1,4}}[a-z]?)?
-    |(?:Am|An[ ]der|An[ ]den|Auf[ ]dem|Im|In[ ]der|Zum|Zur|Unter[ ]den)[ ]{_WORDS}[ ]\d{{1,4}}[ ]?[a-z]?
+    |(?:Am|An[ ]der|An[ ]den|Auf[ ]dem|Im|In[ ]der|Zum|Zur|Unter[ ]den)[ ](?!{_COUNTED}){_WORDS}
+        [ ](?!(?:19|20)\d\d)\d{{1,4}}[ ]?[a-z]?
     |Stra(?:ß|ss)e[ ]{_WORDS}[ ]\d{{1,4}}[ ]?[a-z]?
     # French: the number first.
     |\d{{1,4}}(?:[ ]?(?:bis|ter|quater|[A-D]))?,?[ ](?i:rue|avenue|av\.|boulevard|bd|bld|place|pl\.|chemin|impasse
