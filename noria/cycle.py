@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from noria.backends import languages, presidio
+from noria.backends import presidio
 from noria.datasets import card, clean, examples
 from noria.deployment import release
 from noria.errors import Conflict, Invalid, NotFound
@@ -31,7 +31,7 @@ STAGES = (
     Stage("documents", clean.work, reads=("sources",), params=clean.params, version="2"),
     Stage(
         "dataset",
-        partial(card.work, languages=languages.count, recogniser=presidio.open_recogniser),
+        partial(card.work, recogniser=presidio.open_recogniser),
         reads=("sources", "documents"),
         params=card.params,
         observes=examples.observes,

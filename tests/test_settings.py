@@ -96,6 +96,41 @@ def test_a_model_file_is_found_from_the_project(tmp_path: Path) -> None:
     assert loaded.engines["local"].model == loaded.tasks["helpdesk"].base == str(tmp_path / "models" / "own.gguf")
 
 
+SCRUBBED = """
+[tasks.helpdesk.scrub]
+actions = { %s = "drop" }
+"""
+
+
+@pytest.mark.parametrize(("kind", "option"), [("name", "names"), ("place", "places"), ("mac", "mac")])
+def test_an_action_for_what_is_not_looked_for_is_refused(tmp_path: Path, kind: str, option: str) -> None:
+    file = tmp_path / "noria.toml"
+    file.write_text(GOOD + SCRUBBED % kind)
+    with pytest.raises(Invalid, match=f"'{kind}' has an action, but is not looked for: {option} = true"):
+        settings.load(file)
+    file.write_text(GOOD + SCRUBBED % kind + f"{option} = true\n")
+    assert settings.load(file).tasks["helpdesk"].scrub.model_dump()["actions"] == {kind: "drop"}
+
+
+SOURCES = {
+    'kind = "csv"\npath = "x"\nurl = "https://example.org"': "url is for kind sql and html, not csv",
+    'kind = "csv"\npath = "x"\nquery = "select 1"': "query is for kind sql, not csv",
+    'kind = "csv"\npath = "x"\nstorage = { anon = true }': "storage is for a path in an object store",
+    'kind = "csv"\npath = "x"\npairs = true': "pairs is for kind html and markdown and docx and pdf, not csv",
+    'kind = "sql"\nurl = "sqlite:///x"\nquery = "select 1"\npath = "x"': "path is for files",
+    'kind = "sql"\nurl = "sqlite:///x"\nquery = "select 1"\nencoding = "utf-8"': "encoding is for files",
+    'kind = "html"\npath = "x"\ncrawl = { rate = 2 }': "crawl is for a site: it needs url",
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_option_that_a_source_would_ignore_is_refused(tmp_path: Path, source: str) -> None:
+    file = tmp_path / "noria.toml"
+    file.write_text(f'{GOOD}\n[[sources]]\nname = "other"\n{source}\n')
+    with pytest.raises(Invalid, match=SOURCES[source]):
+        settings.load(file)
+
+
 def test_one_task_needs_no_name_and_a_wrong_name_gets_the_nearest(tmp_path: Path) -> None:
     file = tmp_path / "noria.toml"
     file.write_text(GOOD)

@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from noria import cycle
-from noria.backends import languages
-from noria.datasets import card, diff, profile
+from noria.datasets import card, clean, diff, profile
 from noria.datasets.profile import SIDES, Folders
 from noria.errors import Conflict, Invalid, NotFound
 from noria.ports import Platform
 from noria.registry.lineage import ancestors
+from noria.settings import known
 from noria.types import Artifact, Ref
 
 KINDS = ("dataset", "documents", "sources", "features")
@@ -115,16 +115,21 @@ def listed(platform: Platform, task: str) -> list[dict[str, Any]]:
 
 
 def shown(platform: Platform, version: Version, wanted: Wanted) -> dict[str, Any]:
-    """Counts of a version and some of its rows; raises Invalid for a kind that has no rows to show."""
+    """Counts of a version and some of its rows.
+
+    Raises Invalid for a kind that has no rows to show, NotFound for a source that neither it nor the task has.
+    """
     folders = _folders(platform, version)
     told: dict[str, Any] = {version.ref.kind: str(version.ref)}
     if version.ref.kind == "dataset":
         counts = profile.counts(folders)
         train, test = counts["train"], counts["test"]
+        _check_source(platform, version, wanted.source)
         rows, hidden = _examples(platform.lake.path(version.ref), wanted)
         told |= {"rows": train + test, "train": train, "test": test, "sealed": hidden}
     elif version.ref.kind == "documents":
         told["rows"] = profile.counts(folders)["documents"]
+        _check_source(platform, version, wanted.source)
         rows = _documents(platform.lake.path(version.ref), wanted)
     else:
         raise Invalid(f"'{version.ref}' is neither a data set nor documents", "noria data show documents@latest")
@@ -140,7 +145,7 @@ def profiled(platform: Platform, version: Version) -> dict[str, Any]:
     if version.ref.kind == "dataset":
         folders = Folders(folders.dataset, folders.documents, folders.sources, _features(platform, version))
     told = shown(platform, version, Wanted(rows=3))
-    return {version.ref.kind: str(version.ref), **profile.of(folders, languages.count), "samples": told["samples"]}
+    return {version.ref.kind: str(version.ref), **profile.of(folders), "samples": told["samples"]}
 
 
 def compared(platform: Platform, old: Version, new: Version, samples: int, sealed: bool) -> dict[str, Any]:
@@ -276,6 +281,24 @@ def _documents(folder: Path, wanted: Wanted) -> list[dict[str, Any]]:
         {name: row[name] for name in ("id", "source", "file", "offset", "text")} | {"document": row["id"]}
         for row in table.to_pylist()
     ]
+
+
+def _check_source(platform: Platform, version: Version, source: str | None) -> None:
+    """Raise NotFound for a source of which a version cannot have rows: neither it nor the task has it."""
+    task = platform.settings.tasks.get(version.ref.name)
+    names = clean.sources_of(task) if task else set()
+    if source is None or source in names:
+        return
+    folder = platform.lake.path(version.ref)
+    if version.ref.kind == "dataset":
+        origins = [pq.read_table(folder / f"{side}.parquet", columns=["origin"])["origin"] for side in SIDES]
+        there = {str(each) for origin in origins for each in origin.unique().to_pylist()}
+        names |= {"traffic", *(each.removeprefix("source:") for each in there if each.startswith("source:"))}
+    else:
+        table = pq.read_table(folder / "documents.parquet", columns=["source"], partitioning=None)
+        names |= {*table["source"].unique().to_pylist()}
+    if source not in names:
+        raise NotFound(f"'{version.ref}' has no source '{source}'", known(source, names))
 
 
 def _matching(file: Path, conditions: list[pc.Expression]) -> pa.Table:

@@ -17,8 +17,8 @@ import yaml
 from pydantic import JsonValue
 
 from noria import __version__
-from noria.datasets import examples, profile
-from noria.datasets.profile import Folders, Languages
+from noria.datasets import clean, examples, profile
+from noria.datasets.profile import Folders
 from noria.datasets.rows import write_json
 from noria.datasets.scrub import Recognise
 from noria.settings import SourceSettings, TaskSettings
@@ -39,24 +39,23 @@ COLUMNS = {
     "split": "train or test",
     "document": "id of the document that it came from",
 }
+DONE = {"replace": "replaced by kind", "pseudonym": "replaced by a pseudonym", "drop": "dropped with its row"}
 _TASKS = {"chat": ["text-generation", "question-answering"], "classify": ["text-classification"]}
 
 
 def params(look: Look) -> JsonValue:
     """What changes the rows, and what the card says of them."""
-    used = [look.platform.settings.source(name) for name in look.task.sources]
+    used = [look.platform.settings.source(name) for name in sorted(clean.sources_of(look.task))]
     return {"rows": examples.params(look), "licences": {source.name: source.licence for source in used}}
 
 
-def work(
-    work: Work, *, languages: Languages, recogniser: Callable[[], Recognise] | None = None
-) -> Mapping[str, JsonValue]:
+def work(work: Work, *, recogniser: Callable[[], Recognise] | None = None) -> Mapping[str, JsonValue]:
     """The stage `dataset`: its rows, and then its card beside them."""
     measured = examples.work(work, recogniser)
     folders = Folders(dataset=work.out, documents=work.folder("documents"), sources=work.folder("sources"))
     settings = work.platform.settings
     used = {source.name: source for source in settings.sources}
-    card = describe(work.name, work.task, used, folders, languages)
+    card = describe(work.name, work.task, used, folders)
     card["parents"] = [str(work.inputs["documents"].ref)]
     write_json(card, work.out / CARD_JSON)
     (work.out / CARD).write_text(markdown(card), encoding="utf-8")
@@ -64,11 +63,11 @@ def work(
 
 
 def describe(
-    name: str, task: TaskSettings, sources: Mapping[str, SourceSettings], folders: Folders, languages: Languages
+    name: str, task: TaskSettings, sources: Mapping[str, SourceSettings], folders: Folders
 ) -> dict[str, JsonValue]:
     """The card of the data set in `folders.dataset` as JSON."""
     assert folders.dataset is not None
-    told = profile.of(folders, languages)
+    told = profile.of(folders)
     known = [cast(dict[str, JsonValue], each) for each in cast(list[JsonValue], told.pop("sources", []))]
     listed: list[JsonValue] = [
         {**each, "kind": used.kind if used else None, "licence": used.licence if used else None}
@@ -79,7 +78,13 @@ def describe(
     columns: list[JsonValue] = [
         {"name": field.name, "type": str(field.type), "meaning": COLUMNS.get(field.name, "")} for field in schema
     ]
-    return {"task": name, "kind": task.kind, "noria": __version__, "schema": columns, "sources": listed, **told}
+    actions: Mapping[str, str] = {kind: each for kind, each in task.scrub.actions.items()}
+    found = cast(dict[str, int], told.get("personal_data", {}))
+    scrub: dict[str, JsonValue] = {kind: actions.get(kind, task.scrub.action) for kind in found}
+    return {
+        "task": name, "kind": task.kind, "noria": __version__, "schema": columns, "sources": listed, **told,
+        "scrub": scrub,
+    }  # fmt: skip
 
 
 def front_matter(card: Mapping[str, Any]) -> str:
@@ -129,8 +134,11 @@ def markdown(card: Mapping[str, Any]) -> str:
             ],
         ),
         "## Lengths\n\n" + _lengths(card["lengths"]),
-        "## Personal data\n\nReplaced by kind before the rows were written; counted, never kept.\n\n"
-        + _table(["kind", "replaced"], [[kind, n] for kind, n in card.get("personal_data", {}).items()]),
+        "## Personal data\n\nWhat was found before the rows were written; counted, never kept.\n\n"
+        + _table(
+            ["kind", "found", "done"],
+            [[kind, n, DONE[card["scrub"][kind]]] for kind, n in card.get("personal_data", {}).items()],
+        ),
         f"## Left out\n\n{quarantine['rows']} rows of the sources could not be read.\n\n"
         + _table(["source", "reason", "rows"], [[r["source"], r["reason"], r["rows"]] for r in quarantine["reasons"]]),
         "## Made from\n\n" + "".join(f"- `{parent}`\n" for parent in card.get("parents", [])),

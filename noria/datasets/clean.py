@@ -20,7 +20,7 @@ from noria.datasets.dedupe import near
 from noria.datasets.rows import write_json
 from noria.datasets.texts import Opened
 from noria.errors import Invalid
-from noria.settings import BoilerplateStep, CleanStep, LanguageStep, MissingStep, Settings, options_of
+from noria.settings import BoilerplateStep, CleanStep, LanguageStep, MissingStep, Settings, TaskSettings, options_of
 from noria.stage import Look, Work
 
 if TYPE_CHECKING:
@@ -30,10 +30,15 @@ if TYPE_CHECKING:
 def params(look: Look) -> JsonValue:
     """The steps with their options, the schema, and the columns that become question and answer."""
     columns: dict[str, JsonValue] = {
-        source: list(columns) for source, columns in _columns(look.platform.settings).items()
+        source: list(columns) for source, columns in _columns(look.platform.settings, look.task).items()
     }
     clean = [step.model_dump(mode="json") for step in look.task.clean]
     return {"clean": [*clean], "schema": schema.DOCUMENTS.metadata[schema.KEY].decode(), "columns": columns}
+
+
+def sources_of(task: TaskSettings) -> set[str]:
+    """The sources whose documents a task has: its own and that of its context."""
+    return {*task.sources, *((task.context.source,) if task.context else ())}
 
 
 def work(work: Work) -> Mapping[str, JsonValue]:
@@ -117,7 +122,7 @@ class _Cleaning:
                 ids = steps.exact(left.select("id", "source", "sha"))
             else:
                 scratch = self.scratch / f"near-{number}-{place}"
-                ids = near(self.spark, left, _columns(self.work.platform.settings), scratch)
+                ids = near(self.spark, left, _columns(self.work.platform.settings, self.work.task), scratch)
             ids.write.mode("overwrite").parquet(str(folder))
             # An engine may write no file, nor a folder, where there is no row.
             if any(folder.glob("*.parquet")):
@@ -136,7 +141,7 @@ class _Cleaning:
             lines = boilerplate.repeated(documents, before, self.had, step.share, step.documents)
             return boilerplate.boilerplate(lines), {"lines": {source: len(mine) for source, mine in lines.items()}}
         if isinstance(step, MissingStep) and not step.columns:
-            options["columns"] = _columns(self.work.platform.settings)
+            options["columns"] = _columns(self.work.platform.settings, self.work.task)
         if step.step == "booklet-regex" and (damage := booklet.damage(documents, before, self.had.total())):
             self.warnings.append(damage)
             return steps.ROWS[step.step](**options), {"warning": damage}
@@ -164,5 +169,6 @@ def _counts(documents: DataFrame) -> tuple[Counter[str], int]:
     return Counter({row["source"]: row["n"] for row in counted}), sum(row["size"] for row in counted)
 
 
-def _columns(settings: Settings) -> dict[str, tuple[str, ...]]:
-    return {source.name: (source.map["question"], source.map["answer"]) for source in settings.sources if source.map}
+def _columns(settings: Settings, task: TaskSettings) -> dict[str, tuple[str, ...]]:
+    mapped = [source for source in settings.sources if source.map and source.name in sources_of(task)]
+    return {source.name: (source.map["question"], source.map["answer"]) for source in mapped}

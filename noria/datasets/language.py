@@ -7,7 +7,8 @@ texts of a batch at once, so that a text costs microseconds; the answers are tho
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +17,16 @@ import numpy.typing as npt
 from noria.datasets.normalise import composed
 from noria.datasets.texts import Opened, Step, Texts
 from noria.errors import Invalid, Unavailable
+from noria.settings import LanguageStep
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _Numbers = npt.NDArray[np.int64]
 _Bytes = npt.NDArray[np.uint8]
+
+UNKNOWN = "und"
+"""ISO 639's own code for what could not be determined."""
 
 
 def language(keep: Sequence[str], confidence: float, unsure: str, chars: int) -> Opened:
@@ -48,6 +53,23 @@ def check(keep: Sequence[str], place: str) -> None:
             f"known are: {', '.join(sorted(set(Model().codes)))}",
             where=place,
         )
+
+
+def count(texts: Iterable[str]) -> dict[str, int]:
+    """How many of the texts are in each language (ISO 639, or `und`), the most frequent first.
+
+    By the same model as the step, with its usual options. Raises Unavailable when the model is not installed.
+    """
+    import pyarrow as pa
+
+    usual = LanguageStep.model_fields
+    model = Model()
+    found, probability = model.classify(pa.array(texts, pa.string()), usual["chars"].default)
+    sure = probability >= usual["confidence"].default
+    counted = Counter(
+        model.codes[number] if known else UNKNOWN for number, known in zip(found.tolist(), sure.tolist(), strict=True)
+    )
+    return dict(sorted(counted.items(), key=lambda each: (-each[1], each[0])))
 
 
 class Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
+from noria.datasets import language
 from noria.datasets.schema import files_of, rows_of
 from noria.guards.personal import scrub
 from noria.types import Split
-
-Languages = Callable[[Iterable[str]], Mapping[str, int]]
-"""How many of these texts are in which language."""
 
 QUANTILES = {"least": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "most": 1.0}
 BINS = 24
@@ -43,13 +41,13 @@ class Folders:
     features: Path | None = None
 
 
-def of(folders: Folders, languages: Languages) -> dict[str, JsonValue]:
+def of(folders: Folders) -> dict[str, JsonValue]:
     """The profile as JSON; a part of which nothing is known is left out. Lengths are in characters, words and tokens.
 
     Words are what stands between white space. Texts are described, not shown: `samples` does that.
     """
     told: dict[str, JsonValue] = {"rows": {**counts(folders)}, "lengths": _lengths(folders)}
-    told["languages"] = {**languages(_texts(folders))}
+    told["languages"] = {**language.count(_texts(folders))}
     if folders.dataset is not None:
         told["origins"] = _counted(folders.dataset, "origin")
         told["slices"] = _counted(folders.dataset, "slice")

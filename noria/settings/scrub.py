@@ -15,7 +15,7 @@ ScrubAction = Literal["replace", "pseudonym", "drop"]
 
 
 class ScrubSettings(Table):
-    """tasks.NAME.scrub: personal data in documents and examples.
+    """tasks.NAME.scrub: personal data in all that a data set's rows are made of; `documents` stay as they are.
 
     The validated kinds are looked for in everything; names and places where they are asked for, by a model.
     """
@@ -39,6 +39,11 @@ class ScrubSettings(Table):
     def _sensible(self) -> Self:
         if both := sorted(set(self.leave) & self.actions.keys()):
             raise ValueError(f"'{both[0]}' is left alone and has an action; take it out of one of them")
+        asked: dict[PersonalKind, bool] = {"name": self.names, "place": self.places, "mac": self.mac}
+        option = {"name": "names", "place": "places", "mac": "mac"}
+        for kind in self.actions:
+            if not asked.get(kind, True):
+                raise ValueError(f"'{kind}' has an action, but is not looked for: {option[kind]} = true")
         return self
 
     @property

@@ -115,7 +115,17 @@ class SourceSettings(Table):
 
     def _options(self) -> None:
         """Refuse an option that says nothing for this kind."""
-        kinds = {"record": ("xml",), "main": ("html",), "crawl": ("html",), "assistants": ("chat", "mbox")}
+        kinds = {
+            "record": ("xml",), "main": ("html",), "crawl": ("html",), "assistants": ("chat", "mbox"),
+            "query": ("sql",), "url": ("sql", "html"), "pairs": ("html", "markdown", "docx", "pdf"),
+        }  # fmt: skip
         for name, served in kinds.items():
             if name in self.model_fields_set and self.kind not in served:
                 raise ValueError(f"{name} is for kind {' and '.join(served)}, not {self.kind}")
+        for name in ("path", "encoding"):
+            if self.kind == "sql" and name in self.model_fields_set:
+                raise ValueError(f"{name} is for files: a source of kind sql has url and query")
+        if self.storage and "://" not in (self.path or ""):
+            raise ValueError("storage is for a path in an object store, such as s3://bucket/*.csv")
+        if "crawl" in self.model_fields_set and not self.url:
+            raise ValueError("crawl is for a site: it needs url instead of path")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
@@ -15,8 +16,10 @@ from typer.testing import CliRunner
 from noria.apps import adding, start, versions
 from noria.apps.cli import app
 from noria.backends.folder_lake import content_digest
+from noria.datasets import card, clean
 from noria.errors import Conflict, Invalid, NoriaError, NotFound, Unavailable
 from noria.settings import load
+from noria.stage import Look
 from noria.types import Artifact, Candidate, Cycle, Decision, Deployment, Ref, Run
 from noria.wiring import open_project
 
@@ -89,7 +92,10 @@ def test_rows_are_shown_with_their_raw_text_and_sealed_ones_only_on_request(proj
     assert "call us" in reached["cleaned_text"]
     side = told("data", "show", "--rows", "99", "--side", "test", "--sealed", project=project)
     assert {row["split"] for row in side["samples"]} == {"test"}
-    assert told("data", "show", "--source", "other", project=project)["samples"] == []
+    for ref in ("latest", "documents@latest"):
+        with pytest.raises(NotFound, match="has no source 'fqa'") as raised:
+            run("data", "show", ref, "--source", "fqa", project=project)
+        assert "did you mean 'faq'?" in raised.value.hint
     assert told("data", "show", "--slice", "traffic", "--source", "traffic", project=project)["samples"] == []
     documents = told("data", "show", "documents@latest", "--rows", "2", "--source", "faq", project=project)
     assert [row["file"] for row in documents["samples"]] == ["data/faq.csv"] * 2
@@ -208,6 +214,51 @@ def test_what_serves_and_the_newest_sides_are_not_removed(project: Path) -> None
     assert told("data", "remove", "previous", "--yes", project=project)["removed"] == str(old.ref)
     assert not platform.lake.has(old.ref)
     assert [each["kind"] for each in told("data", "list", project=project)] == ["dataset", "documents", "documents"]
+
+
+@pytest.mark.slow
+def test_versions_are_scanned_by_the_names_they_are_shown_by(project: Path) -> None:
+    digest = told("data", "list", project=project)[0]["ref"].rpartition("@")[2]
+    for what in (
+        "helpdesk",
+        "dataset@latest",
+        "latest",
+        f"dataset:helpdesk@{digest[:6]}",
+        f"dataset:helpdesk@{digest}",
+    ):
+        assert told("scan", what, project=project)["leaks"] == {}
+    with pytest.raises(NotFound, match="is no file, no task and no artifact"):
+        run("scan", "nothing.csv", project=project)
+
+
+@pytest.mark.slow
+def test_the_card_tells_what_was_done_with_personal_data(tmp_path: Path) -> None:
+    start.make(tmp_path / "shop")
+    settings = tmp_path / "shop" / "noria.toml"
+    settings.write_text(settings.read_text() + '\n[tasks.helpdesk.scrub]\nactions = { email = "pseudonym" }\n')
+    file = tmp_path / "shop" / "data" / "faq.csv"
+    file.write_text(file.read_text() + "How do I reach you?,Write to ann@example.org\n")
+    run("run", "dataset", project=tmp_path / "shop")
+    card = run("data", "card", project=tmp_path / "shop")
+    assert re.search(r"\| email \| \d+ \| replaced by a pseudonym \|", card)
+
+
+def test_what_another_task_reads_makes_no_other_documents(tmp_path: Path) -> None:
+    start.make(tmp_path / "shop")
+    file = tmp_path / "shop" / "noria.toml"
+    text = file.read_text()
+
+    def params(more: str, context: str = "faq") -> tuple[Any, Any]:
+        file.write_text(text.replace('context = { source = "faq"', f'context = {{ source = "{context}"') + more)
+        platform = open_project(tmp_path / "shop")
+        look = Look(platform, "helpdesk", platform.settings.tasks["helpdesk"], {})
+        return clean.params(look), card.params(look)
+
+    before = params("")
+    other = '[[sources]]\nname = "pages"\nkind = "jsonl"\npath = "p"\nmap = { question = "q", answer = "a" }\n'
+    assert params(other) == before
+    cleaned, told = params(other, context="pages")
+    assert sorted(cleaned["columns"]) == sorted(told["licences"]) == ["faq", "pages"]
 
 
 @pytest.mark.slow

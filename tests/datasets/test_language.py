@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from noria.datasets.language import Model, check, language
+from noria.datasets.language import Model, check, count, language
 from noria.datasets.texts import of, ready, through
 from noria.errors import Invalid
 
@@ -36,6 +36,16 @@ def test_it_answers_as_the_model_itself() -> None:
         assert (model.codes[number], probability) == (code, pytest.approx(float(expected), abs=1e-4))
     alone = [model.classify(pa.array([text]), 200)[1][0] for text in TEXTS]
     assert sure.tolist() == pytest.approx([float(probability) for probability in alone], abs=1e-5)
+
+
+def test_texts_are_counted_by_the_step_s_own_rules() -> None:
+    counted = count(iter(TEXTS))
+    assert sum(counted.values()) == len(TEXTS)
+    found, sure = Model().classify(pa.array(TEXTS), 200)
+    assert counted["und"] == sum(each < 0.5 for each in sure.tolist())
+    assert counted["de"] == 1
+    assert next(iter(counted.values())) == max(counted.values())
+    assert len(found) == len(TEXTS)
 
 
 def test_languages_that_are_wanted_stay_and_those_not_known_as_asked() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from noria.apps.commands.options import HERE, AsJson, Folder, opened
+from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
 
 if TYPE_CHECKING:
     from noria.ports import Platform
@@ -18,8 +18,10 @@ group = typer.Typer()
 @group.command()
 def scan(
     what: Annotated[
-        str, typer.Argument(help="A file, a folder, an artifact (dataset:TASK@DIGEST), or a task: its latest data set.")
+        str,
+        typer.Argument(help="A file, a folder, a ref or part of one (dataset@latest), or a task: its latest data set."),
     ],
+    task: Task = None,
     as_json: AsJson = False,
     project: Folder = HERE,
 ) -> None:
@@ -27,7 +29,7 @@ def scan(
 
     Of a report, questions and sampled answers are looked at. Names and places need a model and are not looked for.
 
-    Example: noria scan helpdesk            Example: noria scan export.csv
+    Example: noria scan helpdesk            Example: noria scan dataset@latest            Example: noria scan export.csv
     """
     from noria.apps.screen import show, table_of
     from noria.datasets import leaks
@@ -36,9 +38,9 @@ def scan(
     place, rules = Path(what), Rules()
     if not place.exists():
         platform = opened(project)
-        place, task = _artifact(platform, what)
+        place, owner = _artifact(platform, what, task)
         tasks = platform.settings.tasks
-        rules = rules_of(tasks[task].scrub, platform.settings.state) if task in tasks else rules
+        rules = rules_of(tasks[owner].scrub, platform.settings.state) if owner in tasks else rules
     found = leaks.scan(place, rules)
     kinds = leaks.kinds_of(found)
     told = {"scanned": what, "texts": sum(each.texts for each in found), "leaks": kinds,
@@ -53,19 +55,21 @@ def scan(
         raise typer.Exit(1)
 
 
-def _artifact(platform: Platform, what: str) -> tuple[Path, str]:
-    """Folder and task of an artifact, or of a task's latest data set; raises NotFound."""
+def _artifact(platform: Platform, what: str, task: str | None) -> tuple[Path, str]:
+    """Folder and task of a version, named as for `noria data show`, or of any artifact; raises NotFound."""
+    from noria.apps import versions
     from noria.errors import NotFound
     from noria.names import Ref
 
-    if what in platform.settings.tasks:
-        for _, runs in platform.runs.cycles(what, 1000):
-            for run in reversed(runs):
-                if run.stage == "dataset" and platform.lake.has(run.output):
-                    return platform.lake.path(run.output), what
-        raise NotFound(f"task '{what}' has no data set yet", "make one: noria run dataset")
+    text = f"dataset:{what}@{versions.LATEST}" if what in platform.settings.tasks else what
     try:
-        ref = Ref.parse(what)
+        # Reports can be scanned too, which are no versions of data.
+        ref = Ref.parse(text)
+        return platform.lake.path(ref), ref.name
     except ValueError:
-        raise NotFound(f"'{what}' is no file, no task and no artifact", "such as dataset:helpdesk@0123…") from None
+        pass
+    if "@" not in text and text not in (*versions.KINDS, versions.LATEST, versions.PREVIOUS):
+        raise NotFound(f"'{what}' is no file, no task and no artifact", "such as dataset@latest")
+    name = text.rpartition("@")[0].partition(":")[2] or platform.settings.task(task)[0]
+    ref = versions.find(platform, name, text).ref
     return platform.lake.path(ref), ref.name
