@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -100,18 +101,31 @@ def find(place: Place) -> list[Found]:
 def listed(place: Place, store: Store | None = None) -> list[File]:
     """The files that the source's path names, in the order of their names; `store` is theirs, if it is open already.
 
-    Raises Invalid when there is none, Unavailable when the store cannot be reached.
+    What the project keeps itself, the lake above all, is none of them. Raises Invalid when there is none, Unavailable
+    when the store cannot be reached.
     """
     source, store = place.source, store or place.store()
-    pattern, most = source.path or "", source.limits.file_mb
-    files = local_files(pattern, place.settings.root, most) if store is None else store.files(most)
+    pattern, most, root = source.path or "", source.limits.file_mb, place.settings.root
+    if store is not None:
+        files = store.files(most)
+    else:
+        own = _own(place.settings)
+        found = local_files(pattern, root, most)
+        files = [file for file in found if not any(Path(os.path.realpath(file.path)).is_relative_to(o) for o in own)]
     if not files:
-        hint = _HINT if store is not None else f"relative patterns start from '{place.settings.root}'"
+        hint = _HINT if store is not None else f"patterns start from '{root}'; what noria keeps there is no source"
         raise Invalid(f"source '{source.name}': no file matches '{pattern}'", hint, where=place.line("path"))
     return files
 
 
 _HINT = "check the address, and what the credentials may list"
+
+
+def _own(settings: Settings) -> list[Path]:
+    """Folders of what noria makes: a source that read them would read its own product, sealed rows too."""
+    folders = ((settings.root / settings.runtime.lake).resolve(), settings.state.resolve())
+    # A lake that the project itself lies in would leave nothing.
+    return [folder for folder in folders if not settings.root.resolve().is_relative_to(folder)]
 
 
 def _digested(file: File, digests: Digests, store: Store | None, place: Place) -> Found:

@@ -335,3 +335,17 @@ def test_a_list_that_cannot_be_found_is_added_to_by_hand(tmp_path: Path) -> None
     assert list((tmp_path / "shop").glob(".*.new")) == []
     assert adding.root_of(tmp_path / "shop") == tmp_path / "shop"
     assert tail
+
+
+@pytest.mark.slow
+def test_a_project_of_its_own_folder_never_reads_its_own_product(tmp_path: Path) -> None:
+    folder = tmp_path / "docs" / "en"
+    folder.mkdir(parents=True)
+    asked = [{"question": f"What is {number}?", "answer": f"Number {number} is a number."} for number in range(8)]
+    (folder / "faq.json").write_text(json.dumps(asked))
+    (folder / "a.md").write_text("# Where?\n\nAt the door of the shop.\n")
+    card = told("data", "make", str(tmp_path), project=tmp_path)
+    assert list((tmp_path / "lake").rglob("card.json"))
+    for _ in range(2):
+        run("run", "dataset", project=tmp_path)
+        assert told("data", "list", project=tmp_path)[0]["ref"] == card["dataset"]
