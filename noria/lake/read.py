@@ -65,6 +65,11 @@ class Place:
         """Where the pages of a site are kept between two crawls."""
         return self.folder / "site"
 
+    @property
+    def fetched(self) -> Path:
+        """Where files of an object store lie while they are read."""
+        return self.folder / "fetched"
+
     def line(self, *key: str) -> str:
         """`noria.toml:LINE` of one of the source's keys."""
         return self.settings.place("sources", str(self.settings.sources.index(self.source)), *key)
@@ -92,8 +97,10 @@ def find(place: Place) -> list[Found]:
         ]
     store = place.store()
     files = listed(place, store)
+    # Where the process was killed, raw files may lie there still.
+    shutil.rmtree(place.fetched, ignore_errors=True)
     digests = Digests(place.folder / "digests.json")
-    found = [_digested(file, digests, store, place) for file in files]
+    found = [_digested(file, digests, store) for file in files]
     digests.save()
     return found
 
@@ -128,26 +135,18 @@ def _own(settings: Settings) -> list[Path]:
     return [folder for folder in folders if not settings.root.resolve().is_relative_to(folder)]
 
 
-def _digested(file: File, digests: Digests, store: Store | None, place: Place) -> Found:
+def _digested(file: File, digests: Digests, store: Store | None) -> Found:
     if file.refused:
         return Found(file, "")
     known = digests.of(file)
     if known is not None:
         return Found(file, known)
     try:
-        digest = sha256(file.path) if store is None else _fetched(file, store, place)
+        digest = sha256(file.path) if store is None else store.digest(file)
     except OSError as error:
         return Found(File(file.name, file.path, 0, "", 0.0, f"it cannot be read: {error.strerror}"), "")
     digests.keep(file, digest)
     return Found(file, digest)
-
-
-def _fetched(file: File, store: Store, place: Place) -> str:
-    """Fetch a file under the name of its digest, for the reading that follows."""
-    fresh = place.folder / "fetched" / "new"
-    digest = store.fetch(file, fresh)
-    fresh.replace(fresh.with_name(digest))
-    return digest
 
 
 @dataclass(slots=True)
@@ -275,7 +274,6 @@ def read(place: Place, found: list[Found], reader: Reader, told: Callable[[int, 
             entries[number] = _entry(each, key + each.kind, outcome, pack)
     now = [entries[number] for number in range(len(found))]
     kept.save(now, pack)
-    shutil.rmtree(place.folder / "fetched", ignore_errors=True)
     return Reading(place, kept, changed(before, {entry.name: entry.digest for entry in now}), columns)
 
 
@@ -302,8 +300,11 @@ def _parsed(place: Place, found: list[Found], reader: Reader, pack: Pack) -> Ite
             if group[0].answer is not None:
                 yield from (_taken(each.answer, job, pack) for each in group if each.answer is not None)
                 continue
-            files = [(_local(each, store, place), each.file.size) for each in group]
-            yield from reader.read(job, files, pack.take)
+            try:
+                files = [(_local(each, store, place), each.file.size) for each in group]
+                yield from reader.read(job, files, pack.take)
+            finally:
+                shutil.rmtree(place.fetched, ignore_errors=True)
 
 
 def _job(source: SourceSettings, kind: str) -> Job:
@@ -328,9 +329,12 @@ def _local(found: Found, store: Store | None, place: Place) -> str:
     """Where the file lies on this machine; what is far away is fetched."""
     if store is None:
         return found.file.path
-    fetched = place.folder / "fetched" / found.digest
-    if not fetched.is_file() and _fetched(found.file, store, place) != found.digest:
-        raise _conflict(found.file.name)
+    fetched = place.fetched / found.digest
+    if not fetched.is_file():
+        fresh = fetched.with_name("new")
+        if store.fetch(found.file, fresh) != found.digest:
+            raise _conflict(found.file.name)
+        fresh.replace(fetched)
     return str(fetched)
 
 

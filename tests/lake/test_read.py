@@ -184,3 +184,15 @@ def test_a_project_inside_a_lake_reads_its_files(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"q": "a"}\n')
     more = '[runtime]\nlake = ".."\n'
     assert Project(tmp_path, 'kind = "jsonl"\npath = "*.jsonl"', more).run()["documents"]
+
+
+def test_files_outside_the_project_keep_their_folders(tmp_path: Path) -> None:
+    for folder in ("en", "de"):
+        (tmp_path / "site" / folder).mkdir(parents=True)
+        (tmp_path / "site" / folder / "index.html").write_text(f"<h1>Shop</h1><p>Shop in {folder}.</p>")
+    (tmp_path / "shop").mkdir()
+    project = Project(tmp_path / "shop", f'kind = "html"\npath = "{tmp_path}/site/**/*.html"')
+    assert sorted(row["file"] for row in project.run()["documents"]) == ["de/index.html", "en/index.html"]
+    (tmp_path / "site" / "en" / "index.html").write_text("<h1>Shop</h1><p>Another shop.</p>")
+    project.run()
+    assert project.told["files"] == {"new": 0, "changed": 1, "unchanged": 1, "deleted": 0}
