@@ -12,13 +12,17 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import parse_qs, urlsplit
 
 from noria.errors import Invalid, NotFound, Unavailable
+from noria.lake import sql
 from noria.lake.contained import Reader
 from noria.lake.kinds import PAGES, kind_of, map_of
+from noria.lake.objects import EXTRAS
 from noria.lake.parsers import PARSERS
 from noria.lake.read import peek
 from noria.settings import Settings, SourceSettings, find, line_of, load
+from noria.settings.base import FORMS, NAME
 
 OWN = re.compile(r"noria\.toml|(?:noria|mlflow)\.db.*|lake|__pycache__")
 """What a project keeps beside its data."""
@@ -27,6 +31,8 @@ LARGEST = 64 << 20
 LOOKS = 3
 """Pages of a folder that are looked into; they are alike."""
 ROWS = 200
+STORES = {*EXTRAS, "file", "gcs", "gs", "hdfs", "memory", "sftp"}
+"""Protocols of fsspec, which a source has in its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,8 @@ def add(project: Path, task: str | None, found: Found, write: bool = True) -> tu
         text = text.replace("PROJECT", _slug(file.parent.name))
     fresh = _fresh(settings.sources if settings else (), found.proposals)
     name = settings.task(task)[0] if settings else task or _slug(file.parent.name)
+    if not re.fullmatch(NAME, name):
+        raise Invalid(f"'{name}' is no name of a task", FORMS[NAME])
     text = text if settings else text.replace("TASK", name)
     if fresh:
         text = _with_sources(text, [proposal.keys for proposal in fresh])
@@ -147,7 +155,11 @@ def _in_folder(path: Path, root: Path, reader: Reader, found: Found) -> Iterator
             found.skipped.append((file.relative_to(folder).as_posix(), reason))
             continue
         if kind == "sql":
-            yield from _tables(f"sqlite:///{_shown(file, root)}", root)
+            try:
+                shown = _shown(file, root).replace("%", "%25").replace("?", "%3F")
+                yield from [*_tables(f"sqlite:///{shown}", root)]
+            except Unavailable as error:
+                found.skipped.append((file.relative_to(folder).as_posix(), error.fact))
             continue
         looked[kind] = looked.get(kind, 0) + 1
         mapped = _map(file, kind, reader) if kind not in PAGES or looked[kind] <= LOOKS else None
@@ -163,10 +175,16 @@ def _grouped(suffix: str, alike: Sequence[_File], path: Path, root: Path) -> Ite
     first = alike[0]
     maps = {each.map for each in alike if each.map}
     same = {each.kind for each in alike} == {first.kind}
-    # Pages without a heading do not make those with one another source: most of a map decides.
-    if path.is_dir() and same and (len({each.map for each in alike}) == 1 or (first.kind in PAGES and len(maps) == 1)):
+    # A pattern without a suffix would take the whole folder. Pages without a heading do not make those with one
+    # another source: most of a map decides.
+    if (
+        suffix
+        and path.is_dir()
+        and same
+        and (len({each.map for each in alike}) == 1 or (first.kind in PAGES and len(maps) == 1))
+    ):
         nested = any(each.path.parent != path for each in alike)
-        pattern = f"{glob.escape(_shown(path, root))}/{'**/' if nested else ''}*{suffix}"
+        pattern = f"{glob.escape(_shown(path, root))}/{'**/' if nested else ''}*{glob.escape(suffix)}"
         yield _table(first.kind, pattern, max(maps, default=()), suffix.strip(".")), len(alike)
         return
     for each in alike:
@@ -196,6 +214,9 @@ def _map(file: Path, kind: str, reader: Reader) -> dict[str, str]:
 
 
 def _at_url(url: str, root: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    _no_password(url)
+    if url.partition("://")[0] in STORES:
+        raise Invalid(f"the files at '{url}' are not looked into", "write it as path = … in noria.toml, with its kind")
     if not url.startswith(("http://", "https://")):
         yield from _tables(url, root)
     elif "crawl" in SourceSettings.model_fields:
@@ -204,16 +225,30 @@ def _at_url(url: str, root: Path) -> Iterator[tuple[dict[str, Any], int]]:
         raise Invalid(f"'{url}' cannot be read by this version", "fetch its pages into a folder, and add that")
 
 
+def _no_password(url: str) -> None:
+    """Raises Invalid, which does not tell it, for an address with a password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # What it says may hold the password.
+        raise Invalid("the address cannot be read", "write it as postgresql+psycopg://user@host/name") from None
+    if parts.password or any(key.lower() in sql.SECRETS for key in parse_qs(parts.query, keep_blank_values=True)):
+        raise _holds_password()
+
+
+def _holds_password() -> Invalid:
+    return Invalid("the address holds a password", "noria.toml is no place for it; PostgreSQL reads ~/.pgpass")
+
+
 def _tables(url: str, root: Path) -> Iterator[tuple[dict[str, Any], int]]:
     """One source for each table of a database."""
     import sqlalchemy as sa
 
     try:
-        address = sa.engine.make_url(url)
-        if address.password:
-            raise Invalid("the address holds a password", "noria.toml is no place for it; PostgreSQL reads ~/.pgpass")
-        local = address.get_backend_name() == "sqlite" and address.database is not None
-        engine = sa.create_engine(address.set(database=str(root / str(address.database))) if local else address)
+        if sa.engine.make_url(url).password:
+            raise _holds_password()
+        address, _ = sql.address_of(url, root, "")
+        engine = sa.create_engine(address, poolclass=sa.NullPool)
         with engine.connect() as connection:
             quote = engine.dialect.identifier_preparer.quote
             for table in sa.inspect(connection).get_table_names():
@@ -224,7 +259,6 @@ def _tables(url: str, root: Path) -> Iterator[tuple[dict[str, Any], int]]:
                 query = f"select {listed} from {quote(table)}"  # noqa: S608
                 found = {"title": table, "kind": "sql", "url": url, "query": query}
                 yield {**found, **({"map": mapped} if mapped else {})}, 1
-        engine.dispose()
     except sa.exc.ArgumentError as error:
         raise Invalid(f"'{url}' is no address", "such as postgresql+psycopg://user@host/name") from error
     except (sa.exc.SQLAlchemyError, ModuleNotFoundError) as error:
@@ -236,8 +270,10 @@ def _fresh(known: Sequence[SourceSettings], proposals: Sequence[Proposal]) -> li
     names = {source.name for source in known}
     fresh = []
     for each in proposals:
-        if (each.keys.get("path"), each.keys.get("url"), each.keys.get("query")) in there:
+        key = (each.keys.get("path"), each.keys.get("url"), each.keys.get("query"))
+        if key in there:
             continue
+        there.add(key)
         free = (f"{each.name}{number}" for number in itertools.chain([""], itertools.count(2)))
         name = next(name for name in free if name not in names)
         names.add(name)

@@ -126,12 +126,14 @@ class Reader:
             raise Unavailable(f"the process that reads files does not start: {why}", "see: noria doctor")
 
     def _send(self, waiting: deque[tuple[str, int]], sent: deque[tuple[str, int]]) -> None:
-        told = sum(len(path) for path, _ in sent)
-        while waiting and (not sent or (len(sent) < AHEAD and told < _AHEAD_BYTES)):
-            path, size = waiting.popleft()
-            told += len(path)
-            sent.append((path, size))
-            self._write(json.dumps({"file": path, "size": size}).encode() + b"\n")
+        told = sum(len(_line(file)) for file in sent)
+        while waiting and len(sent) < AHEAD:
+            line = _line(waiting[0])
+            told += len(line)
+            if sent and told > _AHEAD_BYTES:
+                break
+            sent.append(waiting.popleft())
+            self._write(line)
 
     def _outcome(self, job: Job, file: tuple[str, int], give: Callable[[list[Made]], None]) -> Outcome | None:
         """What became of the file; None when it has to be read again, in a fresh process."""
@@ -231,6 +233,11 @@ class Reader:
         self._said.seek(max(0, self._said.tell() - 4096))
         lines = self._said.read().decode(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else ""
+
+
+def _line(file: tuple[str, int]) -> bytes:
+    """The order to read a file: a path may take six bytes for each of its characters."""
+    return json.dumps({"file": file[0], "size": file[1]}).encode() + b"\n"
 
 
 def _faulty(offset: int, reason: str, *, passing: bool) -> Outcome:

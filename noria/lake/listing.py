@@ -50,11 +50,18 @@ def local_files(pattern: str, root: Path, file_mb: float) -> list[File]:
     fixed = next((number for number, part in enumerate(parts) if _WILD.search(part)), len(parts))
     if fixed == len(parts):
         path = root / Path(*parts)
-        return [_file(path, path, root, None, file_mb)] if path.exists() and not path.is_dir() else []
+        return (
+            [_file(path, _name(path, root, path.parent), None, file_mb)] if path.exists() and not path.is_dir() else []
+        )
     base = root / Path(*parts[:fixed])
     inside = Path(os.path.realpath(base))
     found = sorted(set(_matches(base, parts[fixed:]))) if base.is_dir() else []
-    return [_file(path, path, root, inside, file_mb) for path in found]
+    return [_file(path, _name(path, root, base), inside, file_mb) for path in found]
+
+
+def _name(path: Path, root: Path, base: Path) -> str:
+    """As shown: from the project's folder, or elsewhere from the folder that the pattern starts from."""
+    return path.relative_to(root if path.is_relative_to(root) else base).as_posix()
 
 
 def _matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
@@ -80,8 +87,7 @@ def _matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def _file(path: Path, shown: Path, root: Path, inside: Path | None, file_mb: float) -> File:
-    name = shown.relative_to(root).as_posix() if shown.is_relative_to(root) else shown.name
+def _file(path: Path, name: str, inside: Path | None, file_mb: float) -> File:
     link = path.is_symlink()
     real = Path(os.path.realpath(path)) if link else path
     if inside is not None and link and not real.is_relative_to(inside):

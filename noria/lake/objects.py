@@ -44,17 +44,29 @@ class Store:
         files = [self._file(path, found[path], file_mb) for path in sorted(found)]
         return [file for file in files if file is not None]
 
+    def digest(self, file: File) -> str:
+        """SHA-256 of the file, of which nothing stays on this machine."""
+        sha = hashlib.sha256()
+        for chunk in self._chunks(file):
+            sha.update(chunk)
+        return sha.hexdigest()
+
     def fetch(self, file: File, place: Path) -> str:
         """Write the file to `place`; returns its SHA-256."""
         sha = hashlib.sha256()
         place.parent.mkdir(parents=True, exist_ok=True)
-        with self._told(), self._system.open(file.path, "rb") as stream, place.open("wb") as out:
-            left = file.size
-            while left > 0 and (chunk := stream.read(min(_CHUNK, left))):
-                left -= len(chunk)
+        with place.open("wb") as out:
+            for chunk in self._chunks(file):
                 sha.update(chunk)
                 out.write(chunk)
         return sha.hexdigest()
+
+    def _chunks(self, file: File) -> Iterator[bytes]:
+        with self._told(), self._system.open(file.path, "rb") as stream:
+            left = file.size
+            while left > 0 and (chunk := stream.read(min(_CHUNK, left))):
+                left -= len(chunk)
+                yield chunk
 
     def _open(self, options: dict[str, Any]) -> AbstractFileSystem:
         extra = EXTRAS.get(self.protocol, "s3")

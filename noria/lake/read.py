@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -64,6 +65,11 @@ class Place:
         """Where the pages of a site are kept between two crawls."""
         return self.folder / "site"
 
+    @property
+    def fetched(self) -> Path:
+        """Where files of an object store lie while they are read."""
+        return self.folder / "fetched"
+
     def line(self, *key: str) -> str:
         """`noria.toml:LINE` of one of the source's keys."""
         return self.settings.place("sources", str(self.settings.sources.index(self.source)), *key)
@@ -91,8 +97,10 @@ def find(place: Place) -> list[Found]:
         ]
     store = place.store()
     files = listed(place, store)
+    # Where the process was killed, raw files may lie there still.
+    shutil.rmtree(place.fetched, ignore_errors=True)
     digests = Digests(place.folder / "digests.json")
-    found = [_digested(file, digests, store, place) for file in files]
+    found = [_digested(file, digests, store) for file in files]
     digests.save()
     return found
 
@@ -100,13 +108,19 @@ def find(place: Place) -> list[Found]:
 def listed(place: Place, store: Store | None = None) -> list[File]:
     """The files that the source's path names, in the order of their names; `store` is theirs, if it is open already.
 
-    Raises Invalid when there is none, Unavailable when the store cannot be reached.
+    What the project keeps itself, the lake above all, is none of them. Raises Invalid when there is none, Unavailable
+    when the store cannot be reached.
     """
     source, store = place.source, store or place.store()
-    pattern, most = source.path or "", source.limits.file_mb
-    files = local_files(pattern, place.settings.root, most) if store is None else store.files(most)
+    pattern, most, root = source.path or "", source.limits.file_mb, place.settings.root
+    if store is not None:
+        files = store.files(most)
+    else:
+        own = _own(place.settings)
+        found = local_files(pattern, root, most)
+        files = [file for file in found if not any(Path(os.path.realpath(file.path)).is_relative_to(o) for o in own)]
     if not files:
-        hint = _HINT if store is not None else f"relative patterns start from '{place.settings.root}'"
+        hint = _HINT if store is not None else f"patterns start from '{root}'; what noria keeps there is no source"
         raise Invalid(f"source '{source.name}': no file matches '{pattern}'", hint, where=place.line("path"))
     return files
 
@@ -114,26 +128,25 @@ def listed(place: Place, store: Store | None = None) -> list[File]:
 _HINT = "check the address, and what the credentials may list"
 
 
-def _digested(file: File, digests: Digests, store: Store | None, place: Place) -> Found:
+def _own(settings: Settings) -> list[Path]:
+    """Folders of what noria makes: a source that read them would read its own product, sealed rows too."""
+    folders = ((settings.root / settings.runtime.lake).resolve(), settings.state.resolve())
+    # A lake that the project itself lies in would leave nothing.
+    return [folder for folder in folders if not settings.root.resolve().is_relative_to(folder)]
+
+
+def _digested(file: File, digests: Digests, store: Store | None) -> Found:
     if file.refused:
         return Found(file, "")
     known = digests.of(file)
     if known is not None:
         return Found(file, known)
     try:
-        digest = sha256(file.path) if store is None else _fetched(file, store, place)
+        digest = sha256(file.path) if store is None else store.digest(file)
     except OSError as error:
         return Found(File(file.name, file.path, 0, "", 0.0, f"it cannot be read: {error.strerror}"), "")
     digests.keep(file, digest)
     return Found(file, digest)
-
-
-def _fetched(file: File, store: Store, place: Place) -> str:
-    """Fetch a file under the name of its digest, for the reading that follows."""
-    fresh = place.folder / "fetched" / "new"
-    digest = store.fetch(file, fresh)
-    fresh.replace(fresh.with_name(digest))
-    return digest
 
 
 @dataclass(slots=True)
@@ -261,7 +274,6 @@ def read(place: Place, found: list[Found], reader: Reader, told: Callable[[int, 
             entries[number] = _entry(each, key + each.kind, outcome, pack)
     now = [entries[number] for number in range(len(found))]
     kept.save(now, pack)
-    shutil.rmtree(place.folder / "fetched", ignore_errors=True)
     return Reading(place, kept, changed(before, {entry.name: entry.digest for entry in now}), columns)
 
 
@@ -288,8 +300,11 @@ def _parsed(place: Place, found: list[Found], reader: Reader, pack: Pack) -> Ite
             if group[0].answer is not None:
                 yield from (_taken(each.answer, job, pack) for each in group if each.answer is not None)
                 continue
-            files = [(_local(each, store, place), each.file.size) for each in group]
-            yield from reader.read(job, files, pack.take)
+            try:
+                files = [(_local(each, store, place), each.file.size) for each in group]
+                yield from reader.read(job, files, pack.take)
+            finally:
+                shutil.rmtree(place.fetched, ignore_errors=True)
 
 
 def _job(source: SourceSettings, kind: str) -> Job:
@@ -314,9 +329,12 @@ def _local(found: Found, store: Store | None, place: Place) -> str:
     """Where the file lies on this machine; what is far away is fetched."""
     if store is None:
         return found.file.path
-    fetched = place.folder / "fetched" / found.digest
-    if not fetched.is_file() and _fetched(found.file, store, place) != found.digest:
-        raise _conflict(found.file.name)
+    fetched = place.fetched / found.digest
+    if not fetched.is_file():
+        fresh = fetched.with_name("new")
+        if store.fetch(found.file, fresh) != found.digest:
+            raise _conflict(found.file.name)
+        fresh.replace(fetched)
     return str(fetched)
 
 

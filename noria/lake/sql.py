@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 from weakref import finalize
 
-from noria.errors import Invalid, Unavailable
+from noria.errors import Invalid, NotFound, Unavailable
 from noria.lake.rows import Item, Row
 from noria.lake.watermark import fetch, newer
 from noria.settings import SourceSettings
@@ -60,8 +61,8 @@ def ask(source: SourceSettings, root: Path, kept: Path, where: str) -> Answer:
     """Run a source's query; a relative SQLite file is looked up from `root` and opened for reading only.
 
     With a watermark the rows that were there before come from `kept`, and only newer ones are fetched; the answer is
-    the same. Raises Invalid for a bad address or query, with `where` as the place in noria.toml, and Unavailable when
-    the driver is missing or the database does not answer.
+    the same. Raises Invalid for a bad address or query, with `where` as the place in noria.toml, NotFound for a SQLite
+    file that is not there, and Unavailable when the driver is missing or the database does not answer.
     """
     from sqlalchemy import create_engine, text
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
@@ -69,7 +70,7 @@ def ask(source: SourceSettings, root: Path, kept: Path, where: str) -> Answer:
 
     url = source.url or ""
     try:
-        address, name = _address(url, root, where)
+        address, name = address_of(url, root, where)
         engine = create_engine(address, poolclass=NullPool)
     except (ArgumentError, NoSuchModuleError) as error:
         raise Invalid(f"'{url.partition(':')[0]}' is no database address: {error}", _URLS, where=where) from error
@@ -102,18 +103,27 @@ def _only_read(connection: Connection) -> None:
 _URLS = "write it as sqlite:///data/shop.db or postgresql+psycopg://user@host/name"
 
 
-def _address(url: str, root: Path, where: str) -> tuple[URL, str]:
+SECRETS = ("odbc_connect", "passwd", "password", "pwd", "sslpassword")
+"""Keys of an address's query that hold a password, in small letters."""
+
+
+def address_of(url: str, root: Path, where: str) -> tuple[URL, str]:
+    """The address to connect to, of a SQLite file for reading only, and a name without any password.
+
+    Raises NotFound for a SQLite file that is not there.
+    """
     from sqlalchemy import make_url
 
     address = make_url(url)
-    name = address.render_as_string(hide_password=True)
+    secrets = [key for key in address.query if key.lower() in SECRETS]
+    name = address.difference_update_query(secrets).render_as_string(hide_password=True)
     if address.get_backend_name() != "sqlite" or not address.database or address.database == ":memory:":
         return address, name
     if address.database.startswith("file:"):
         return address, name
     file = root / address.database
     if not file.is_file():
-        raise Invalid(f"there is no database '{address.database}'", _URLS, where=where)
+        raise NotFound(f"there is no database '{address.database}'", _URLS, where=where)
     shown = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
     query = {**address.query, "mode": "ro", "uri": "true"}
-    return address.set(database=f"file:{file}", query=query), shown
+    return address.set(database=f"file:{quote(str(file))}", query=query), shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -387,10 +388,50 @@ def test_places_that_hold_nothing_are_one_clear_message(tmp_path: Path) -> None:
         ("postgresql://ann:secret@127.0.0.1:9/shop", Invalid, "holds a password"),
         ("postgresql+psycopg://ann@127.0.0.1:9/shop", Unavailable, "cannot be opened"),
         ("nothing://x", Invalid, "is no address"),
+        ("https://me:secret@example.org/docs", Invalid, "holds a password"),
+        ("https://example.org/docs?Password=secret", Invalid, "holds a password"),
+        ("postgresql+psycopg://me@127.0.0.1:9/shop?password=secret", Invalid, "holds a password"),
+        ("postgresql+psycopg://me:secret/x@127.0.0.1:9/shop", Invalid, "holds a password"),
+        ("postgresql+psycopg://me:secret[@127.0.0.1:9/shop", Invalid, "cannot be read"),
+        ("s3://bucket/orders.csv", Invalid, "are not looked into"),
+        ("sqlite:///nope.db", NotFound, "there is no database 'nope.db'"),
     ):
         with pytest.raises(error, match=fact) as raised:
             run("data", "add", place, project=tmp_path / "shop")
         assert "secret" not in str(raised.value)
+    assert not (tmp_path / "shop" / "nope.db").exists()
+
+
+def test_what_cannot_be_opened_or_is_named_twice_does_not_end_the_rest(tmp_path: Path) -> None:
+    start.make(tmp_path / "shop")
+    folder = tmp_path / "orders #1, 100%20"
+    folder.mkdir()
+    (folder / "orders.csv").write_text("question,answer\nWhy?,So.\n")
+    (folder / "broken.db").write_bytes(b"SQLite format 3\x00" + b"\xff" * 4096)
+    with closing(sqlite3.connect(folder / "good.db")) as database, database:
+        database.execute("create table stock (item text)")
+    found = told("data", "add", str(folder), str(folder), project=tmp_path / "shop")
+    assert [each["kind"] for each in found["added"]] == ["sql", "csv"]
+    assert {each["file"] for each in found["skipped"]} == {"broken.db"}
+    assert "cannot be opened" in found["skipped"][0]["because"]
+
+
+def test_files_without_a_suffix_are_sources_of_their_own(tmp_path: Path) -> None:
+    start.make(tmp_path / "shop")
+    folder = tmp_path / "post"
+    folder.mkdir()
+    (folder / "inbox").write_text("From a@x.example Thu Jan  4 10:00:00 2024\nFrom: a@x.example\nSubject: b\n\nWhy?\n")
+    (folder / "orders.csv").write_text("question,answer\nWhy?,So.\n")
+    (folder / "more.csv").write_text("question,answer\nWho?,I.\n")
+    added = told("data", "add", str(folder), project=tmp_path / "shop")["added"]
+    assert {Path(each["path"]).name for each in added} == {"inbox", "*.csv"}
+
+
+def test_a_task_that_cannot_be_named_so_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("question,answer\nWhy?,So.\n")
+    with pytest.raises(Invalid, match="'a b' is no name of a task"):
+        run("data", "add", str(tmp_path / "a.csv"), "--task", "a b", project=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
 
 
 TASKS = {
@@ -429,3 +470,17 @@ def test_a_list_that_cannot_be_found_is_added_to_by_hand(tmp_path: Path) -> None
     assert list((tmp_path / "shop").glob(".*.new")) == []
     assert adding.root_of(tmp_path / "shop") == tmp_path / "shop"
     assert tail
+
+
+@pytest.mark.slow
+def test_a_project_of_its_own_folder_never_reads_its_own_product(tmp_path: Path) -> None:
+    folder = tmp_path / "docs" / "en"
+    folder.mkdir(parents=True)
+    asked = [{"question": f"What is {number}?", "answer": f"Number {number} is a number."} for number in range(8)]
+    (folder / "faq.json").write_text(json.dumps(asked))
+    (folder / "a.md").write_text("# Where?\n\nAt the door of the shop.\n")
+    card = told("data", "make", str(tmp_path), project=tmp_path)
+    assert list((tmp_path / "lake").rglob("card.json"))
+    for _ in range(2):
+        run("run", "dataset", project=tmp_path)
+        assert told("data", "list", project=tmp_path)[0]["ref"] == card["dataset"]

@@ -273,3 +273,20 @@ def test_the_reader_does_not_outlive_a_killed_cycle(project: Project) -> None:
     parent.kill()
     parent.wait()
     child.wait(30)
+
+
+def test_long_names_in_other_scripts_do_not_stop_the_reader(tmp_path: Path) -> None:
+    """Orders that fill a pipe, to a process whose answers fill the other one: each would wait for the other."""
+    folder = tmp_path.joinpath(*["订" * 80] * 8)
+    folder.mkdir(parents=True)
+    first = folder / "0.csv"
+    first.write_text("q,a\n" + "".join(f"Is {number} a number?,Yes it is.\n" for number in range(4000)))
+    for number in range(1, 32):
+        os.link(first, folder / f"{number}.csv")
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path; from small_project import Project\n"
+        f"""print(len(Project(Path({str(tmp_path)!r}), 'kind = "csv"\\npath = "**/*.csv"').run()["documents"]))\n"""
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == str(32 * 4000), done.stderr

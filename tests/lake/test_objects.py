@@ -39,19 +39,36 @@ def test_files_of_a_store_are_read_and_only_new_ones_fetched(
     monkeypatch.setattr("noria.lake.listing.RACE", 0.0)
     project.observed()
     fetched: list[str] = []
+    left: list[bool] = []
     fetch = objects.Store.fetch
 
     def told(self: objects.Store, file: File, place: Path) -> str:
         fetched.append(file.name)
+        left.append(any(place.parent.glob("*")))
         return fetch(self, file, place)
 
     monkeypatch.setattr(objects.Store, "fetch", told)
+    monkeypatch.setattr("noria.lake.read._GROUP", 1)
     memory.pipe("/shop/a.csv", b"q,a\nWhy?,Then.\n")
-    memory.pipe("/shop/d.csv", CSV)
+    memory.pipe("/shop/d.csv", b"q,a\nHow?,So.\n")
     memory.rm("/shop/deep/b.csv")
-    assert {row["text"] for row in project.run()["documents"]} == {"q: Why?\na: Then.", "q: Why?\na: So."}
+    assert {row["text"] for row in project.run()["documents"]} == {"q: Why?\na: Then.", "q: How?\na: So."}
     assert fetched == ["memory://shop/a.csv", "memory://shop/d.csv"]
+    assert left == [False, False]
     assert project.told["files"] == {"new": 1, "changed": 1, "unchanged": 0, "deleted": 1}
+
+
+def test_looking_at_a_store_leaves_nothing_of_it_on_this_machine(
+    tmp_path: Path, memory: fsspec.AbstractFileSystem
+) -> None:
+    project = Project(tmp_path, 'kind = "csv"\npath = "memory://shop/**/*.csv"')
+    kept = tmp_path / ".noria/read/data"
+    (kept / "fetched").mkdir(parents=True)
+    (kept / "fetched" / "new").write_bytes(CSV)
+    project.observed()
+    (kept / "digests.json").unlink(missing_ok=True)
+    project.observed()
+    assert [file.name for file in kept.rglob("*") if file.read_bytes() == CSV or file.parent != kept] == []
 
 
 def test_what_is_too_large_is_not_fetched(tmp_path: Path, memory: fsspec.AbstractFileSystem) -> None:

@@ -165,3 +165,34 @@ def test_progress_names_the_files(tmp_path: Path) -> None:
     project = Project(tmp_path, MAP)
     project.run()
     assert project.heard.notes == ["data: a.csv", "data: b.csv", ""]
+
+
+def test_what_noria_keeps_is_no_source(tmp_path: Path) -> None:
+    for folder in ("lake/dataset/x", "docs"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "rows.jsonl").write_text('{"q": "a"}\n')
+    (tmp_path / "docs" / "link.jsonl").symlink_to(tmp_path / "lake" / "dataset" / "x" / "rows.jsonl")
+    for pattern in ("**/*.jsonl", "docs/rows.jsonl"):
+        rows = Project(tmp_path, f'kind = "jsonl"\npath = "{pattern}"').run()["documents"]
+        assert [row["file"] for row in rows] == ["docs/rows.jsonl"]
+    with pytest.raises(Invalid, match="no file matches 'lake/") as caught:
+        Project(tmp_path, 'kind = "jsonl"\npath = "lake/**/*.jsonl"').run()
+    assert "what noria keeps" in caught.value.hint
+
+
+def test_a_project_inside_a_lake_reads_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"q": "a"}\n')
+    more = '[runtime]\nlake = ".."\n'
+    assert Project(tmp_path, 'kind = "jsonl"\npath = "*.jsonl"', more).run()["documents"]
+
+
+def test_files_outside_the_project_keep_their_folders(tmp_path: Path) -> None:
+    for folder in ("en", "de"):
+        (tmp_path / "site" / folder).mkdir(parents=True)
+        (tmp_path / "site" / folder / "index.html").write_text(f"<h1>Shop</h1><p>Shop in {folder}.</p>")
+    (tmp_path / "shop").mkdir()
+    project = Project(tmp_path / "shop", f'kind = "html"\npath = "{tmp_path}/site/**/*.html"')
+    assert sorted(row["file"] for row in project.run()["documents"]) == ["de/index.html", "en/index.html"]
+    (tmp_path / "site" / "en" / "index.html").write_text("<h1>Shop</h1><p>Another shop.</p>")
+    project.run()
+    assert project.told["files"] == {"new": 0, "changed": 1, "unchanged": 1, "deleted": 0}

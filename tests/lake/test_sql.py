@@ -104,3 +104,10 @@ def test_rows_of_sqlite_keep_their_copies(tmp_path: Path) -> None:
     assert {row["b"] for row in rows(answer)} == {"ff", ""}
     assert [item.offset for item in answer.items() if isinstance(item, Row)] == [0, 1, 2]
     assert rows(ask("sqlite:///shop.db", "select * from t where a = 'no'", tmp_path)) == []
+
+
+def test_no_password_of_an_address_is_part_of_its_name(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://me:hunter2@h/shop?password=hunter2&sslPassword=hunter2&sslmode=require"
+    address, name = sql.address_of(url, tmp_path, "here")
+    assert address.query["password"] == "hunter2"
+    assert name == "postgresql+psycopg://me:***@h/shop?sslmode=require"
