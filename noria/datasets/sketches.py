@@ -29,7 +29,6 @@ Bytes = NDArray[np.uint8]
 _LOT = 1 << 18
 """Bytes that are worked on at once, so that what is made of them stays in a processor's cache."""
 _ODD = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93)
-_SEED = 42
 _LETTER, _ALONE, _SPACE, _DIGIT = 1, 2, 4, 8
 _SIZES = np.array([1] * 12 + [2, 2, 3, 4])
 """Bytes of a character in UTF-8, by the first four bits of its first byte."""
@@ -138,14 +137,18 @@ def _numbers(hashes: Words, digits: Counts, starts: Counts) -> Words:
     chosen = np.unique(digits)
     sums: Words = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_mixed(hashes[chosen]))])
     among = np.searchsorted(chosen, starts)
-    return sums[among[1:]] - sums[among[:-1]]
+    found: Words = sums[among[1:]] - sums[among[:-1]]
+    return found
 
 
 def signatures(hashes: Hashes, starts: Counts) -> Hashes:
     """MinHash signatures (Broder 1997) of n sets of hashes: BANDS * ROWS rows of n columns."""
-    random = np.random.default_rng(_SEED)
-    factors = random.integers(0, 1 << 31, BANDS * ROWS, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
-    shifts = random.integers(0, 1 << 32, BANDS * ROWS, dtype=np.uint32)
+    # Not numpy's generator, whose numbers may change from version to version: workers must agree.
+    random = _mixed(np.arange(1, 2 * BANDS * ROWS + 1, dtype=np.uint64) * np.uint64(_ODD[2])) >> np.uint64(32)
+    factors, shifts = (
+        (random[: BANDS * ROWS] | np.uint64(1)).astype(np.uint32),
+        random[BANDS * ROWS :].astype(np.uint32),
+    )
     signature = np.full((BANDS * ROWS, len(starts) - 1), np.uint32(0xFFFFFFFF))
     full = np.flatnonzero(np.diff(starts))
     if not len(full):

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from noria.backends.spark import session
+from noria.datasets import dedupe
 from noria.datasets.dedupe import SIMILAR, near, similar, without
 from noria.datasets.shingles import jaccard, word_shingles
 from noria.types import digest_of
@@ -116,7 +117,9 @@ def test_a_flood_of_one_template_leaves_one_of_each_of_its_texts(spark: SparkSes
 
 
 @pytest.mark.slow
-def test_how_rows_are_spread_changes_nothing(spark: SparkSession, tmp_path: Path) -> None:
+def test_how_rows_and_pairs_are_spread_changes_nothing(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pairs = planted(0.75, 150)
     rows = pa.table(
         {
@@ -135,6 +138,7 @@ def test_how_rows_are_spread_changes_nothing(spark: SparkSession, tmp_path: Path
             pq.write_table(rows.take(places), folder / "in" / f"{part}.parquet")
         losers = near(spark, spark.read.parquet(str(folder / "in")), {}, folder / "scratch")
         found.append(sorted(losers.toArrow()["id"].to_pylist()))
+        monkeypatch.setattr(dedupe, "PAIRS", 40)
     assert found[0] == found[1]
     assert 100 < len(found[0]) <= 150
 
