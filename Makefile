@@ -73,7 +73,7 @@ conformance-airflow: install
 
 # A standalone master, a worker and a Connect server on loopback: the stages give the same rows there as on Sail.
 conformance-spark: install
-	$(BIN)/pytest tests/conformance/test_spark.py --spark "$$($(BIN)/python benchmarks/data/spark.py --install)"
+	$(BIN)/pytest tests/conformance/test_spark_cluster.py --spark "$$($(BIN)/python benchmarks/data/spark.py --install)"
 
 # Ten minutes at half of saturation: clients that vanish or dawdle, engines that die.
 soak: install
