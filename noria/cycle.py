@@ -172,7 +172,7 @@ def _check(look: Look, stages: tuple[Stage, ...]) -> None:
     if "report" in names:
         report.check(look)
     if "adapter" in names:
-        adapter.base_of(look)
+        adapter.check(look)
 
 
 def _open_cycle(platform: Platform, name: str) -> tuple[Cycle, dict[str, Artifact]]:

@@ -24,7 +24,7 @@ from noria.routes import Route as Route
 from noria.routes import Snapshot as Snapshot
 
 if TYPE_CHECKING:
-    from noria.settings import RecipeSettings
+    from noria.settings import LoraRecipe
 
 Verdict = Literal["promote", "refuse", "inconclusive"]
 Split = Literal["train", "test"]
@@ -358,5 +358,5 @@ class TrainingJob:
     features: Path
     plan: Sequence[Sequence[int]]
     start: Path | None
-    recipe: RecipeSettings
+    recipe: LoraRecipe
     out: Path

@@ -32,6 +32,7 @@ RECIPE = 'recipe = { kind = "lora", rank = 16 }'
 CASES = {
     "unknown key": ('name = "helpdesk"', 'name = "helpdesk"\nnmae = "x"', 3, "unknown key 'project.nmae'", "name"),
     "wrong type": ("rank = 16", 'rank = "many"', 17, "recipe.rank", "correct"),
+    "unknown recipe kind": ('kind = "lora"', 'kind = "lroa"', 17, "no kind 'lroa'", "lora"),
     "unknown recipe key": ("rank = 16", "rnak = 16", 17, "unknown key", "rank"),
     "unknown engine": ('engine = "local"', 'engine = "locl"', 16, "'locl'", "local"),
     "unknown source": ('sources = ["faq"]', 'sources = ["fqa"]', 14, "'fqa'", "faq"),

@@ -24,7 +24,7 @@ from noria.backends import gguf_adapter, gguf_weights
 from noria.backends.child import die_with_parent
 from noria.backends.peft_trunk import Trunk
 from noria.errors import Invalid, NoriaError, Unavailable
-from noria.settings import RecipeSettings, export
+from noria.settings import LoraRecipe, export
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 IGNORED = -100
@@ -50,7 +50,7 @@ class WorkerJob(BaseModel):
     features: Path | None = None
     plan: tuple[tuple[int, ...], ...] = ()
     start: Path | None = None
-    recipe: RecipeSettings = RecipeSettings()
+    recipe: LoraRecipe = LoraRecipe()
     out: Path | None = None
 
 
@@ -211,7 +211,7 @@ def micro_batches(rows: Mapping[int, Row], numbers: Sequence[int], limit: int) -
     return parts
 
 
-def adapted_layers(recipe: RecipeSettings, layers: int) -> range:
+def adapted_layers(recipe: LoraRecipe, layers: int) -> range:
     """Numbers of the layers that get an adapter: the uppermost ones, or all where the recipe names no number."""
     return range(max(0, layers - (recipe.layers or layers)), layers)
 

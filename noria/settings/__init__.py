@@ -17,6 +17,7 @@ from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
 from noria.settings.poisoning import PoisoningSettings
+from noria.settings.recipe import FewShotRecipe, LoraRecipe, Recipe, RecipeSettings, WeightRecipe
 from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
 from noria.settings.source import ColumnType, CrawlSettings, FileLimits, Kind, SourceSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
@@ -28,7 +29,6 @@ from noria.settings.task import (
     GateSettings,
     GuardSettings,
     LightSettings,
-    RecipeSettings,
     RecordSettings,
     ReleaseSettings,
     TaskSettings,
@@ -50,6 +50,7 @@ __all__ = [
     "Detector",
     "EngineSettings",
     "FeedbackSettings",
+    "FewShotRecipe",
     "FileLimits",
     "GateSettings",
     "GatewaySettings",
@@ -61,6 +62,7 @@ __all__ = [
     "LanguageStep",
     "LightSettings",
     "LimitSettings",
+    "LoraRecipe",
     "Method",
     "MissingStep",
     "Name",
@@ -69,6 +71,7 @@ __all__ = [
     "PoisoningSettings",
     "PriceSettings",
     "ProjectSettings",
+    "Recipe",
     "RecipeSettings",
     "RecordSettings",
     "ReleaseSettings",
@@ -83,6 +86,7 @@ __all__ = [
     "Table",
     "TaskSettings",
     "ThresholdSettings",
+    "WeightRecipe",
     "child_environment",
     "engine_key",
     "environment",

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from noria.errors import Invalid, NotFound
+from noria.settings import recipe
 from noria.settings.base import FORMS, Name, Table, known
 from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings
@@ -26,7 +27,6 @@ from noria.settings.task import (
     GateSettings,
     GuardSettings,
     LightSettings,
-    RecipeSettings,
     RecordSettings,
     ReleaseSettings,
     TaskSettings,
@@ -128,13 +128,20 @@ def _fault(error: ValidationError, text: str, name: str) -> Invalid:
     first = error.errors()[0]
     # A name that is wrong itself is where the fault lies, not something below it.
     path = tuple(str(part) for part in first["loc"] if part != "[key]")
+    beside = _keys_beside(path)
+    if path[0] == "tasks" and path[2:3] == ("recipe",) and path[3:4] and path[3] in recipe.TABLES:
+        path = (*path[:3], *path[4:])
     dotted, value = ".".join(path), first.get("input")
     where = f"{name}:{line_of(text, path)}"
     if first["type"] == "extra_forbidden":
-        return Invalid(f"unknown key '{dotted}'", known(path[-1], _keys_beside(path)), where=where)
+        return Invalid(f"unknown key '{dotted}'", known(path[-1], beside), where=where)
     if first["type"] == "missing":
         return Invalid(f"'{dotted}' is missing", f"add {path[-1]} = …", where=where)
     context = first.get("ctx", {})
+    if first["type"] == "union_tag_invalid":
+        return Invalid(
+            f"'{dotted}': there is no kind '{context['tag']}'", known(context["tag"], recipe.TABLES), where=where
+        )
     if first["type"] == "clean":
         return Invalid(f"'{dotted}': {context['fact']}", context["hint"], where=where)
     form = FORMS.get(context.get("pattern", ""))
@@ -148,7 +155,9 @@ def _keys_beside(path: tuple[str, ...]) -> set[str]:
     for part in path[:-1]:
         if part.isdigit() or model is None:
             continue
-        if part in _TABLES:
+        if part in recipe.TABLES and model is recipe.RecipeSettings:
+            model = recipe.TABLES[part]
+        elif part in _TABLES:
             model = FileLimits if part == "limits" and path[0] == "sources" else _TABLES[part]
     keys = set(model.model_fields) if model else set()
     return keys - {"root", "file"} if model is Settings else keys
@@ -164,7 +173,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "judges": JudgeSettings,
     "examples": JudgeExample,
     "context": ContextSettings,
-    "recipe": RecipeSettings,
+    "recipe": recipe.RecipeSettings,
     "gate": GateSettings,
     "release": ReleaseSettings,
     "gateway": GatewaySettings,

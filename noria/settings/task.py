@@ -11,6 +11,7 @@ from noria.settings.clean import CLEANING, Cleaning
 from noria.settings.gateway import LimitSettings
 from noria.settings.labels import LabelSettings
 from noria.settings.poisoning import PoisoningSettings
+from noria.settings.recipe import LoraRecipe, Recipe
 from noria.settings.scrub import ScrubSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
 
@@ -23,29 +24,6 @@ class ContextSettings(Table):
 
     source: Name
     k: int = Field(default=1, ge=1, le=8)
-
-
-class RecipeSettings(Table):
-    """tasks.NAME.recipe: how a candidate is made."""
-
-    kind: Literal["lora"] = "lora"
-    rank: int = Field(default=16, ge=1, le=256)
-    alpha: int = Field(default=32, ge=1)
-    layers: int | None = Field(default=None, ge=1)
-    """The uppermost layers that are adapted; all without it. Fewer learn faster and less."""
-    epochs: float = Field(default=1.0, gt=0.0, le=100.0)
-    """Passes over rows that the start of the training has not seen."""
-    batch: int = Field(default=8, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0.0, lt=1.0)
-    max_length: int = Field(default=384, ge=32)
-    """Tokens of a row; the context is shortened first."""
-    start: Literal["champion", "base"] = "champion"
-    """Go on from the champion's adapter, replaying known rows, or begin from the base."""
-    replay: float = Field(default=0.5, ge=0.0, le=4.0)
-    """Known rows per new row when going on from a champion."""
-    correction_epochs: float = Field(default=8.0, gt=0.0, le=100.0)
-    """Passes over rows that came from corrections: facts need repetition."""
-    seed: int = 7
 
 
 class GateSettings(Table):
@@ -162,7 +140,7 @@ class TaskSettings(Table):
     context: ContextSettings | None = None
     clean: Cleaning = CLEANING
     """The steps that make documents of what the sources gave, in order."""
-    recipe: RecipeSettings = RecipeSettings()
+    recipe: Recipe = LoraRecipe()
     metrics: tuple[str, ...] = ("token_f1", "rouge_l", "exact_match")
     gate: GateSettings = GateSettings()
     release: ReleaseSettings = ReleaseSettings()

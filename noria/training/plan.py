@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from noria.settings import RecipeSettings
+from noria.settings import WeightRecipe
 
 WINDOW = 8
 """Batches that are filled together from rows of similar length, which saves padding and keeps the order random."""
@@ -23,7 +23,7 @@ class Row:
     correction: bool
 
 
-def batches(rows: Sequence[Row], recipe: RecipeSettings) -> list[list[int]]:
+def batches(rows: Sequence[Row], recipe: WeightRecipe) -> list[list[int]]:
     """Row numbers by optimiser step.
 
     New rows are seen `epochs` times, new corrections `correction_epochs` times (a fact is learned by repetition), and

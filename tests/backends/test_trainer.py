@@ -25,7 +25,7 @@ from noria.backends.llamacpp import LlamaCpp
 from noria.backends.peft_trainer import PeftTrainer
 from noria.backends.peft_worker import MICRO_TOKENS, Row, micro_batches, read_rows
 from noria.errors import Invalid, Unavailable
-from noria.settings import EngineSettings, RecipeSettings
+from noria.settings import EngineSettings, LoraRecipe
 from noria.types import Message, Ref, TrainingJob
 
 WIDTH, HEADS, KV_HEADS, FEED, LAYERS = 64, 4, 2, 128, 2
@@ -133,7 +133,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def learning(model: Path, features: Path, out: Path, start: Path | None = None, rank: int = 8) -> TrainingJob:
-    recipe = RecipeSettings(rank=rank, learning_rate=1e-2)
+    recipe = LoraRecipe(rank=rank, learning_rate=1e-2)
     return TrainingJob(model=model, features=features, plan=[[0, 1], [2, 3]] * 20, start=start, recipe=recipe, out=out)
 
 
@@ -250,7 +250,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_learned_tokens(
         features=folder,
         plan=[[2], [0], [1], [3], [0, 1, 2, 3]],
         start=None,
-        recipe=RecipeSettings(rank=2, learning_rate=1e-12),
+        recipe=LoraRecipe(rank=2, learning_rate=1e-12),
         out=tmp_path / "out",
     )
     trainer.train(job, Heard())

@@ -21,7 +21,7 @@ from noria.lake.parquet import write_traffic
 from noria.ports import Platform
 from noria.stage import Look
 from noria.traffic.segments import SegmentWriter
-from noria.training import adapter
+from noria.training.recipes import lora
 from noria.types import Artifact, Cycle, Feedback, Interaction, Ref, Run, new_id
 
 JANE = "customer-17"
@@ -145,7 +145,7 @@ def test_rows_leave_and_adapters_are_named(folder: Path, platform: Platform, mad
     assert platform.traffic.interaction("i2") is not None
     name, task = platform.settings.task("helpdesk")
     features = Artifact(ref=Ref(kind="features", name="helpdesk", digest="9" * 16), parents=(), run_key="9" * 16)
-    assert adapter.observes(Look(platform, name, task, {"features": features})) is None
+    assert lora.observes(Look(platform, name, task, {"features": features})) is None
     again = asked(folder, JANE, code=1)
     assert again == {}
 

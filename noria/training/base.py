@@ -1,0 +1,27 @@
+"""The base model of a task, as its engine serves it."""
+
+from __future__ import annotations
+
+from noria.errors import Invalid
+from noria.stage import Look
+from noria.types import Ref
+
+
+def base_of(look: Look) -> tuple[Ref, str]:
+    """Base model and quantization as the task's engine serves them; raises Invalid where it cannot take adapters."""
+    settings = look.platform.settings
+    engine = settings.engines[look.task.engine]
+    kind = look.platform.engines[engine.kind]
+    if not kind.caps.lora:
+        raise Invalid(
+            f"engine '{look.task.engine}' cannot serve adapters, so task '{look.name}' cannot learn on it",
+            'use an engine of kind "llamacpp"',
+            where=settings.place("tasks", look.name, "engine"),
+        )
+    if engine.model != look.task.base:
+        raise Invalid(
+            f"task '{look.name}' has base '{look.task.base}', its engine '{look.task.engine}' serves '{engine.model}'",
+            "make the two equal",
+            where=settings.place("tasks", look.name, "base"),
+        )
+    return kind.base(engine)

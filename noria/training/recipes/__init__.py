@@ -1,0 +1,1 @@
+"""How candidates are made: one file for each kind of recipe."""
