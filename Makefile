@@ -8,6 +8,8 @@ BIN := .venv/bin
 TORCH ?= torch==2.13.0
 # One process of tests for each core; a file stays in one of them.
 PARALLEL ?= -n auto --dist loadfile
+# Without kept bytecode each of the hundreds of processes that the tests start would compile its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 install: .venv/installed
 
@@ -27,7 +29,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest $(PARALLEL) -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow" --hypothesis-profile quick
 
 test: install
 	$(BIN)/ruff format --check .
