@@ -53,6 +53,7 @@ bench-coverage: install
 # 10,000 planted items of personal data in six languages: recall and precision by kind, Presidio on a sample beside it.
 bench-personal: install
 	$(BIN)/python -m benchmarks.personal.run
+	$(BIN)/python -m benchmarks.personal.adapter
 
 # The stage documents on Sail and on Apache Spark, which is installed into a folder of its own first; Java 17 is needed.
 # More real text for the generator: make bench-data DATA="--corpus FOLDER --sizes 50000,500000,5000000"
