@@ -38,7 +38,7 @@ STAGES = (
         version="2",
     ),
     Stage("features", tokenise.work, reads=("dataset",), params=tokenise.params),
-    Stage("adapter", adapter.work, reads=("features",), params=adapter.params, observes=adapter.observes),
+    Stage("adapter", adapter.work, reads=("features",), params=adapter.params, observes=adapter.observes, version="2"),
     Stage(
         "report", report.work, reads=("dataset", "adapter"), params=report.params, observes=report.observes, version="2"
     ),
