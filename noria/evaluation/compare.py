@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import fmean
 
-from noria import prompts
+from noria import adapters, prompts
 from noria.errors import Conflict, NotFound
 from noria.evaluation import history, metrics, report, slices
 from noria.evaluation.answers import Examiner, sealed_rows
@@ -128,14 +128,11 @@ class _Desk:
     def _started(self, name: str, stack: ExitStack, memory: Memory) -> tuple[Engine, float | None]:
         """The engine as it serves, with all adapters that are asked of it, and by how much memory grew."""
         settings = self.platform.settings.engines[name]
-        adapters = {
-            side.candidate.adapter: self.platform.lake.path(side.candidate.adapter)
-            for side in self.sides
-            if side.candidate.adapter is not None and side.candidate.engine == name
-        }
+        here = [side.candidate.adapter for side in self.sides if side.candidate.engine == name]
+        folders = adapters.loaded(self.platform.lake, [each for each in here if each is not None])
         log = self.platform.settings.state / "logs" / f"comparison-{name}.log"
         before = memory()
-        engine = self.platform.engines[settings.kind].start(settings, adapters, log)
+        engine = self.platform.engines[settings.kind].start(settings, folders, log)
         stack.callback(engine.close)
         after = memory()
         grown = None if settings.url is not None or before is None or after is None else round(after - before, 3)

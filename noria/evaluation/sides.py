@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from noria import prompts
+from noria import adapters, prompts
 from noria.errors import Invalid, NotFound
 from noria.evaluation import history
 from noria.ports import Platform
@@ -57,11 +57,12 @@ def barred(platform: Platform, task: TaskSettings, candidate: Candidate) -> str 
     engine = platform.settings.engines[candidate.engine]
     if platform.engines[engine.kind].base(engine)[0] != candidate.base:
         return f"its engine '{candidate.engine}' has another base model now"
-    if candidate.prompt != prompts.definition(task.system):
-        return "the task's prompt is another now"
     needed = [ref for ref in (candidate.adapter, candidate.index) if ref is not None]
-    gone = [ref for ref in needed if not platform.lake.has(ref)]
-    return f"'{gone[0]}' is not in the lake any more" if gone else None
+    if gone := [ref for ref in needed if not platform.lake.has(ref)]:
+        return f"'{gone[0]}' is not in the lake any more"
+    if candidate.prompt != prompts.definition(task.system, adapters.wording_of(platform.lake, candidate.adapter)):
+        return "the task's prompt is another now"
+    return None
 
 
 def _side(platform: Platform, name: str, word: str, candidates: Mapping[str, Candidate], dataset: Ref) -> Side:

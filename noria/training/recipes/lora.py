@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
+from noria import adapters
 from noria.errors import Invalid
 from noria.settings import LoraRecipe
 from noria.stage import Look, Work
@@ -34,7 +35,8 @@ def observes(look: Look) -> JsonValue:
     made = look.platform.runs.artifact(adapter)
     if made is None or not look.platform.lake.has(adapter):
         return None
-    if (look.platform.lake.path(adapter) / FORGOTTEN).exists():
+    folder = look.platform.lake.path(adapter)
+    if adapters.kind_of(folder) != "lora" or (folder / FORGOTTEN).exists():
         return None
     if look.inputs["features"].ref in made.parents:
         return made.meta.get("start")
