@@ -17,7 +17,15 @@ from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
 from noria.settings.poisoning import PoisoningSettings
-from noria.settings.recipe import FewShotRecipe, LoraRecipe, Recipe, RecipeSettings, WeightRecipe
+from noria.settings.recipe import (
+    FewShotRecipe,
+    LoraRecipe,
+    PromptRecipe,
+    Recipe,
+    RecipeSettings,
+    WeightRecipe,
+    WordingRecipe,
+)
 from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
 from noria.settings.source import ColumnType, CrawlSettings, FileLimits, Kind, SourceSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
@@ -71,6 +79,7 @@ __all__ = [
     "PoisoningSettings",
     "PriceSettings",
     "ProjectSettings",
+    "PromptRecipe",
     "Recipe",
     "RecipeSettings",
     "RecordSettings",
@@ -87,6 +96,7 @@ __all__ = [
     "TaskSettings",
     "ThresholdSettings",
     "WeightRecipe",
+    "WordingRecipe",
     "child_environment",
     "engine_key",
     "environment",

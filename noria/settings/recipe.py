@@ -43,15 +43,38 @@ class LoraRecipe(WeightRecipe):
     """The uppermost layers that are adapted; all without it. Fewer learn faster and less."""
 
 
-class FewShotRecipe(RecipeSettings):
-    """kind = "few-shot": the best examples stand in the prompt; no weights change."""
+class WordingRecipe(RecipeSettings):
+    """What the recipes have that look for words and change no weights."""
+
+    max_length: int = Field(default=1024, ge=32)
+    """Tokens of the whole prompt with its answer, for all but the longest twentieth of the rows."""
+    trials: int = Field(default=8, ge=1, le=256)
+    """Most wordings that are tried."""
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
+    """Share of the training rows that they are tried on; the sealed rows stay sealed."""
+    rows: int = Field(default=48, ge=4, le=10_000)
+    """Most rows that they are tried on."""
+
+
+class FewShotRecipe(WordingRecipe):
+    """kind = "few-shot": the best examples stand in the prompt (Brown et al. 2020); no weights change."""
 
     kind: Literal["few-shot"] = "few-shot"
     shots: int = Field(default=4, ge=1, le=32)
     """Most examples in the prompt."""
 
 
-TABLES: dict[str, type[RecipeSettings]] = {"lora": LoraRecipe, "few-shot": FewShotRecipe}
+class PromptRecipe(WordingRecipe):
+    """kind = "prompt": the best system prompt of several; no weights change."""
+
+    kind: Literal["prompt"] = "prompt"
+    systems: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """System prompts to try."""
+    proposals: int = Field(default=0, ge=0, le=64)
+    """System prompts that the task's engine is asked for, given training rows (Zhou et al. 2022)."""
+
+
+TABLES: dict[str, type[RecipeSettings]] = {"lora": LoraRecipe, "few-shot": FewShotRecipe, "prompt": PromptRecipe}
 """By kind."""
 
 
@@ -60,4 +83,9 @@ def _kind(table: Any) -> str:
     return str(table.get("kind", "lora") if isinstance(table, dict) else table.kind)
 
 
-Recipe = Annotated[Annotated[LoraRecipe, Tag("lora")] | Annotated[FewShotRecipe, Tag("few-shot")], Discriminator(_kind)]
+Recipe = Annotated[
+    Annotated[LoraRecipe, Tag("lora")]
+    | Annotated[FewShotRecipe, Tag("few-shot")]
+    | Annotated[PromptRecipe, Tag("prompt")],
+    Discriminator(_kind),
+]
