@@ -220,5 +220,6 @@ def _track(work: Work, measured: Mapping[str, JsonValue], values: Sequence[float
         **{f"recipe.{name}": value for name, value in work.task.recipe.model_dump(mode="json").items()},
         **measured,
     }
-    files = [work.out / "wording.json", work.out / "tried.json"]
+    # The rows' own texts stay in the lake, where they can be forgotten.
+    files = [work.out / "tried.json"]
     work.platform.tracking.log(work.name, f"adapter {work.cycle[:8]}", told, {"tried": values}, files)
