@@ -19,6 +19,7 @@ from noria.names import Record as Record
 from noria.names import Ref as Ref
 from noria.names import digest_of as digest_of
 from noria.names import new_id as new_id
+from noria.names import shelf_key as shelf_key
 from noria.routes import Arm as Arm
 from noria.routes import Endpoint as Endpoint
 from noria.routes import KeyGrant as KeyGrant

@@ -22,7 +22,7 @@ from noria.errors import Unavailable
 from noria.evaluation.likelihood import Scorer
 from noria.evaluation.metrics import Answered
 from noria.ports import Engine, Index, Platform, Progress
-from noria.settings import PriceSettings, TaskSettings
+from noria.settings import TaskSettings
 from noria.types import Candidate, Example, Message, Ref, Wording, digest_of
 
 Result = TypeVar("Result")
@@ -141,7 +141,7 @@ class Examiner:
                 seconds=reply.seconds,
                 prompt_tokens=reply.prompt_tokens,
                 completion_tokens=reply.completion_tokens,
-                cost=_cost(reply, price),
+                cost=price.of(reply.seconds, reply.prompt_tokens, reply.completion_tokens),
             )
             for row, context, reply, (logprob, tokens) in zip(rows, contexts, replies, probable, strict=True)
         ]
@@ -242,12 +242,6 @@ class Examiner:
         given = engine.answer(messages, adapter, self.task.max_tokens, [prompts.STOP])
         seconds = round(time.perf_counter() - began, 4)
         return Reply(prompts.answer_of(given.text), seconds, given.prompt_tokens, given.completion_tokens)
-
-
-def _cost(reply: Reply, price: PriceSettings) -> float | None:
-    if reply.prompt_tokens is None or reply.completion_tokens is None:
-        return None
-    return (reply.prompt_tokens * price.prompt + reply.completion_tokens * price.completion) / 1e6
 
 
 def recorded(platform: Platform, name: str, *, measured: bool = False) -> dict[tuple[str, str], Reply]:

@@ -43,7 +43,7 @@ def _lacking(look: Look, metric: metrics.Metric) -> tuple[str, str] | None:
         )
     if "confidence" in metric.reads:
         return "a confidence with each answer, which chat engines do not give", f"leave '{metric.name}' out"
-    if "cost" in metric.reads and not (engine.price.prompt or engine.price.completion):
+    if "cost" in metric.reads and not engine.price.known:
         return (
             f"prices, and engine '{look.task.engine}' has none",
             f"price = {{ prompt = 0.1, completion = 0.4 }} in [engines.{look.task.engine}]",
