@@ -21,7 +21,7 @@ from noria.evaluation.metrics import Answered, Metric
 from noria.evaluation.sides import Side, barred, kind_of, side_of, sides_of
 from noria.ports import Engine, Platform, Progress
 from noria.settings import PriceSettings, TaskSettings
-from noria.types import Candidate, Example, Generation, Ref, Report
+from noria.types import Candidate, Example, Form, Generation, Ref, Report
 
 _TEXTS = frozenset({"answer", "target", "question"})
 Reading = Callable[[], float | None]
@@ -176,7 +176,10 @@ class _Desk:
         return {row.id: text for row, text in zip(missing, texts, strict=True)}
 
     def time(self, rows: Sequence[Example], meters: Meters) -> dict[str, Measured]:
-        """By ref, what it takes to answer these rows one at a time, the sides in turn."""
+        """By ref, what it takes to answer these rows one at a time, the sides in turn.
+
+        As when it serves, an engine may keep what it has computed of an earlier prompt: examples are read once.
+        """
         taken: dict[str, list[_Taken]] = {side.ref: [] for side in self.sides}
         examiners = {side.ref: self._examiner(side) for side in self.sides}
         asked = {side.ref: examiners[side.ref].asked(side.candidate, rows) for side in self.sides}
@@ -191,7 +194,9 @@ class _Desk:
                     host, adapter = hosts[side.candidate.engine], examiners[side.ref].served(side.candidate)
                     joules, level = meters.energy(), meters.memory()
                     began = time.monotonic()
-                    given = host.engine.answer(asked[side.ref][number], adapter, self.task.max_tokens, [prompts.STOP])
+                    given = host.engine.answer(
+                        asked[side.ref][number], adapter, self.task.max_tokens, [prompts.STOP], Form(reuse=True)
+                    )
                     seconds = time.monotonic() - began
                     taken[side.ref].append(_Taken(seconds, _grown(joules, meters.energy()), given))
                     host.grew(_grown(level, meters.memory()))

@@ -30,7 +30,7 @@ def _take(sides: Sequence[Side], front: Front, measured: Mapping[str, Measured])
             evidence,
         )
     best = sides[front.best]
-    fact = f"'{chosen.word}' is the best in {front.metric}"
+    fact = f"'{chosen.word}' has the best {front.metric}, and no cheaper one was shown to be as good"
     if front.by is not None and front.chosen != front.best:
         saved = _saved(front.by, measured[best.ref], measured[chosen.ref])
         fact = f"'{chosen.word}' is not worse than '{best.word}' by more than {front.margin:g}, {saved}"

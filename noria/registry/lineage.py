@@ -84,7 +84,7 @@ def _release(platform: Platform, told: Interaction) -> tuple[Deployment | None, 
     """
     found: tuple[Deployment | None, Candidate | None] = None, None
     releases = platform.deployments.history(told.task, HISTORY)
-    for release, before in zip(releases, [*releases[1:], None], strict=True):
+    for release, before in zip(releases, [*releases[1:], None], strict=False):
         for mine, former in (
             (release.champion, before.champion if before else None),
             (release.challenger, before.challenger if before else None),
