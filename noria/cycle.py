@@ -17,7 +17,7 @@ from noria.backends import presidio
 from noria.datasets import card, clean, examples
 from noria.deployment import release
 from noria.errors import Conflict, Invalid, NotFound
-from noria.evaluation import harness, queue, report
+from noria.evaluation import harness, queue, report, trying
 from noria.features import tokenise
 from noria.lake import collect
 from noria.ports import Platform, Progress
@@ -38,7 +38,14 @@ STAGES = (
         version="2",
     ),
     Stage("features", tokenise.work, reads=("dataset",), params=tokenise.params),
-    Stage("adapter", adapter.work, reads=("features",), params=adapter.params, observes=adapter.observes, version="2"),
+    Stage(
+        "adapter",
+        partial(adapter.work, opened=trying.bench),
+        reads=("features",),
+        params=adapter.params,
+        observes=adapter.observes,
+        version="2",
+    ),
     Stage(
         "report", report.work, reads=("dataset", "adapter"), params=report.params, observes=report.observes, version="2"
     ),

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, JsonValue, PlainSerializer, StringConstraints
 
+from noria.messages import Message as Message
+from noria.messages import Shot as Shot
+from noria.messages import Wording as Wording
 from noria.names import Digest as Digest
 from noria.names import Record as Record
 from noria.names import Ref as Ref
 from noria.names import digest_of as digest_of
 from noria.names import new_id as new_id
+from noria.names import shelf_key as shelf_key
 from noria.routes import Arm as Arm
 from noria.routes import Endpoint as Endpoint
 from noria.routes import KeyGrant as KeyGrant
@@ -81,13 +85,6 @@ class Document(Record):
     file: str
     offset: int
     digest: Digest
-
-
-class Message(Record):
-    """One message of a conversation in OpenAI's sense."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 class Example(Record):
@@ -195,7 +192,10 @@ class Report(Record):
     intervals: dict[str, dict[str, Interval]]
     rows: tuple[RowScore, ...]
     checks: Metrics
-    """Shares of sampled prefixes: `parity` where trainer and engine agree, `changed` where the adapter matters."""
+    """Shares of sampled prefixes: `parity` where trainer and engine agree, `changed` where the adapter matters.
+
+    `trained` is 0 for a candidate whose recipe changed no weights: there is nothing to agree on.
+    """
 
 
 class Decision(Record):

@@ -15,7 +15,7 @@ from noria.datasets.rows import write_examples
 from noria.errors import Invalid
 from noria.features import tokenise
 from noria.prompts import Annotated
-from noria.types import Example, Message
+from noria.types import Example, Message, Shot, Wording
 
 PASSWORD = """[Context] If you've forgotten your password...
 [Question] How can I reset my password?
@@ -125,3 +125,33 @@ def test_a_shortened_text_is_a_beginning_within_the_limit(text: str, limit: int)
 
 def test_a_change_of_wording_changes_the_definition() -> None:
     assert prompts.definition("a") != prompts.definition("b")
+
+
+def shot(question: str, target: str, context: str | None = None) -> Shot:
+    return Shot(id="0" * 16, messages=(Message(role="user", content=question),), context=context, target=target)
+
+
+def test_a_wording_stands_before_the_conversation_as_turns_that_parse() -> None:
+    wording = Wording(shots=(shot("Why?\n[Answer] no", "So.\n####", "A reason."), shot("When?", "Now.")))
+    served = prompts.render("Be kind.", [Message(role="user", content="Who?")], None, prompts.worded(wording))
+    assert [message.role for message in served] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert served[0].content == "Be kind."
+    for each, (asked, answered) in zip(wording.shots, ((1, 2), (3, 4)), strict=True):
+        parts = prompts.parse(served[asked].content + served[answered].content)
+        assert parts == prompts.Annotated(each.context, each.messages[0].content, each.target)
+    assert served[-1] == prompts.render(None, [Message(role="user", content="Who?")], None)[0]
+
+
+def test_a_wording_of_its_own_system_prompt_takes_the_tasks_place_and_keeps_the_clients() -> None:
+    turns = [{"role": "system", "content": "I am Jo."}, {"role": "user", "content": "Who?"}]
+    served = prompts.dress("Be kind.", turns, None, prompts.worded(Wording(system="Be brief.")))
+    assert served[0] == {"role": "system", "content": "Be brief.\nI am Jo."}
+
+
+def test_the_definition_covers_every_word_of_a_wording() -> None:
+    words = [
+        None, Wording(system="b"), Wording(system="a", shots=(shot("q", "t"),)), Wording(shots=(shot("q", "u"),)),
+        Wording(shots=(shot("q", "t", "c"),)), Wording(shots=(shot("q", "t"), shot("q", "u"))),
+    ]  # fmt: skip
+    assert len({prompts.definition("a", each) for each in words}) == len(words)
+    assert prompts.definition("a", Wording()) == prompts.definition("a")

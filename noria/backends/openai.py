@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from noria.backends.chat_client import ChatClient
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 from noria.ports import EngineKind
-from noria.settings import EngineSettings, engine_key
+from noria.settings import EngineSettings, engine_key, known
 from noria.types import Caps, Endpoint, Form, Generation, Message, Ref, digest_of
 
 ROOTED: Final[Mapping[str, tuple[str, ...]]] = {"vllm": ("/tokenize", "/classify")}
@@ -123,16 +123,19 @@ def _address(settings: EngineSettings) -> str:
 
 
 def _connect(settings: EngineSettings) -> ChatClient:
-    """A client for the first model that the server lists."""
+    """A client for the model that the settings name, or the first one that the server lists."""
     url = _address(settings)
     key = engine_key(settings, url)
     paths = tuple((path, path) for path in ROOTED.get(settings.kind, ()))
     hint = f"is it running? curl {url}/models"
     probe = ChatClient(Endpoint(url=url, key=key, model=""), url, hint)
     try:
-        model = probe.get(f"{url}/models")["data"][0]["id"]
+        names = [str(each["id"]) for each in probe.get(f"{url}/models")["data"]]
+        model = settings.serves or names[0]
     except (KeyError, IndexError, TypeError) as error:
         raise Unavailable(f"engine '{url}' lists no models", f"look at it: curl {url}/models") from error
     finally:
         probe.close()
-    return ChatClient(Endpoint(url=url, key=key, model=str(model), paths=paths), url, hint)
+    if model not in names:
+        raise Invalid(f"engine '{url}' does not list the model '{model}'", known(model, names))
+    return ChatClient(Endpoint(url=url, key=key, model=model, paths=paths), url, hint)

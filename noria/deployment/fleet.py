@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from noria import prompts
-from noria.adapters import endpoint
+from noria import adapters, prompts
 from noria.deployment import lights, slices
 from noria.deployment.replicas import Replicas, each_of
 from noria.deployment.slices import Trial, trial_of
@@ -40,16 +39,11 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to serve a task: the champion, and the two candidates of a trial where one runs."""
+    """What is to serve a task: the champion, the two candidates of a trial where one runs, all that must be loaded."""
 
     champion: Candidate
     trial: Trial | None = None
-
-    @property
-    def adapters(self) -> frozenset[Ref]:
-        """All that must be loaded for it."""
-        tried = (self.trial.challenger, self.trial.control) if self.trial else ()
-        return frozenset(each.adapter for each in (self.champion, *tried) if each.adapter is not None)
+    adapters: frozenset[Ref] = frozenset()
 
 
 class Fleet:
@@ -190,15 +184,27 @@ class Fleet:
         champion = live.champion if live and live.champion and self._fits(live.champion, plain) else plain
         trial = trial_of(live)
         if trial is None or trial.share(task.release) == 0:
-            return Wanted(champion)
+            return self._with_adapters(champion)
         both = self._fits(trial.challenger, plain) and self._fits(trial.control, plain)
-        return Wanted(champion, trial if both else None)
+        return self._with_adapters(champion, trial if both else None)
+
+    def _with_adapters(self, champion: Candidate, trial: Trial | None = None) -> Wanted:
+        tried = (trial.challenger, trial.control) if trial else ()
+        named = {each.adapter for each in (champion, *tried) if each.adapter is not None}
+        return Wanted(champion, trial, frozenset(adapters.loaded(self._platform.lake, named)))
 
     def _fits(self, candidate: Candidate, plain: Candidate) -> bool:
         """Whether a candidate can serve: made for the present base, engine and prompt, and all of it is there."""
         missing = [ref for ref in (candidate.adapter, candidate.index) if ref and not self._platform.lake.has(ref)]
-        made_for = candidate.base, candidate.engine, candidate.prompt
-        return made_for == (plain.base, plain.engine, plain.prompt) and not missing
+        if missing or (candidate.base, candidate.engine) != (plain.base, plain.engine):
+            return False
+        try:
+            wording = adapters.wording_of(self._platform.lake, candidate.adapter)
+        except NoriaError as error:
+            self._report(f"'{candidate.ref}' cannot serve: {error.fact}")
+            return False
+        system = self._platform.settings.tasks[candidate.task].system
+        return candidate.prompt == prompts.definition(system, wording)
 
     def _keep(self, name: str, adapters: frozenset[Ref]) -> None:
         settings = self._platform.settings.engines[name]
@@ -239,7 +245,7 @@ class Fleet:
 
     def _drain(self, replicas: Replicas) -> None:
         for engine in replicas.children:
-            urls = {endpoint(engine, adapter).url for adapter in (None, *replicas.adapters)}
+            urls = {adapters.endpoint(engine, adapter).url for adapter in (None, *replicas.adapters)}
             self._draining.append(Draining(engine, self._snapshot.version + 1, frozenset(urls)))
 
     def _announce(self, wanted: dict[str, Wanted]) -> None:
@@ -301,8 +307,9 @@ class Fleet:
     def _serving(self, running: Replicas, task: TaskSettings, candidate: Candidate) -> Arm:
         """The arm of a candidate whose adapter is loaded."""
         index = self._platform.lake.path(candidate.index) / "index" if candidate.index and task.context else None
-        arm = self._arm(task.engine, running, candidate.adapter, str(candidate.ref))
-        return arm.model_copy(update={"index": str(index) if index else None})
+        wording = adapters.wording_of(self._platform.lake, candidate.adapter)
+        arm = self._arm(task.engine, running, None if wording else candidate.adapter, str(candidate.ref))
+        return arm.model_copy(update={"index": str(index) if index else None, "wording": wording})
 
     def _other(self, name: str, wanted: ArmSettings) -> Arm | None:
         """Another engine's base model, where that engine runs."""

@@ -17,13 +17,13 @@ from typing import Self, TypeVar
 
 import pyarrow.parquet as pq
 
-from noria import prompts
+from noria import adapters, prompts
 from noria.errors import Unavailable
 from noria.evaluation.likelihood import Scorer
 from noria.evaluation.metrics import Answered
 from noria.ports import Engine, Index, Platform, Progress
-from noria.settings import PriceSettings, TaskSettings
-from noria.types import Candidate, Example, Message, Ref, digest_of
+from noria.settings import TaskSettings
+from noria.types import Candidate, Example, Message, Ref, Wording, digest_of
 
 Result = TypeVar("Result")
 STARTS = 3
@@ -82,12 +82,14 @@ class Examiner:
     adapters: Sequence[Ref]
     log: Path
     known: dict[tuple[str, str], Reply] = field(default_factory=dict)
+    wording: Wording | None = None
+    """Words to try with a candidate that has none of its own yet."""
     _seats: list[_Seat] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         settings = self.platform.settings.engines[self.task.engine]
         kind = self.platform.engines[settings.kind]
-        folders = {ref: self.platform.lake.path(ref) for ref in self.adapters}
+        folders = adapters.loaded(self.platform.lake, self.adapters)
         if kind.caps.batch_invariant or settings.url is not None:
             self._seats = [_Seat(partial(kind.start, settings, folders, self.log), settings.slots)]
             return
@@ -120,7 +122,7 @@ class Examiner:
         With `likelihood` the targets' log-probabilities too, for which the engine must have `caps.prompt_logprobs`.
         """
         contexts = self._contexts(candidate, rows)
-        asked = self._rendered(rows, contexts)
+        asked = self._rendered(candidate, rows, contexts)
         replies = self._replies(candidate, asked, progress, label)
         probable: Sequence[tuple[float | None, int | None]] = [(None, None)] * len(rows)
         if likelihood:
@@ -139,7 +141,7 @@ class Examiner:
                 seconds=reply.seconds,
                 prompt_tokens=reply.prompt_tokens,
                 completion_tokens=reply.completion_tokens,
-                cost=_cost(reply, price),
+                cost=price.of(reply.seconds, reply.prompt_tokens, reply.completion_tokens),
             )
             for row, context, reply, (logprob, tokens) in zip(rows, contexts, replies, probable, strict=True)
         ]
@@ -152,9 +154,9 @@ class Examiner:
         progress.update(
             label, 0, len(missing), f"{len(asked) - len(missing)} known" if len(missing) < len(asked) else ""
         )
-        free = self._free()
+        free, adapter = self._free(), self.served(candidate)
         with ThreadPoolExecutor(free.qsize()) as pool:
-            replies = pool.map(lambda item: self._ask(free, partial(self._reply, candidate, item[1])), missing)
+            replies = pool.map(lambda item: self._ask(free, partial(self._reply, adapter, item[1])), missing)
             for done, ((key, _), reply) in enumerate(zip(missing, replies, strict=True), 1):
                 self.known[key] = reply
                 progress.update(label, done, len(missing))
@@ -171,8 +173,9 @@ class Examiner:
         def score(item: tuple[list[Message], str], engine: Engine) -> tuple[float, int]:
             if not isinstance(engine, Scorer):
                 raise Unavailable("the engine gives no log-probabilities of targets, though its caps say so")
-            return engine.logprob(*item, candidate.adapter)
+            return engine.logprob(*item, adapter)
 
+        adapter = self.served(candidate)
         free, found = self._free(), []
         with ThreadPoolExecutor(free.qsize()) as pool:
             pairs = list(zip(asked, targets, strict=True))
@@ -190,14 +193,25 @@ class Examiner:
 
     def asked(self, candidate: Candidate, rows: Sequence[Example]) -> list[list[Message]]:
         """What the candidate is asked for each row: the task's prompt, with the context of its own index."""
-        return self._rendered(rows, self._contexts(candidate, rows))
+        return self._rendered(candidate, rows, self._contexts(candidate, rows))
 
     def _contexts(self, candidate: Candidate, rows: Sequence[Example]) -> list[str | None]:
         index = self._index(candidate)
         return [self._context(index, row) for row in rows]
 
-    def _rendered(self, rows: Sequence[Example], contexts: Sequence[str | None]) -> list[list[Message]]:
-        return [prompts.render(self.task.system, row.messages, each) for row, each in zip(rows, contexts, strict=True)]
+    def _rendered(
+        self, candidate: Candidate, rows: Sequence[Example], contexts: Sequence[str | None]
+    ) -> list[list[Message]]:
+        words = prompts.worded(self._wording(candidate))
+        pairs = zip(rows, contexts, strict=True)
+        return [prompts.render(self.task.system, row.messages, each, words) for row, each in pairs]
+
+    def _wording(self, candidate: Candidate) -> Wording | None:
+        return self.wording or adapters.wording_of(self.platform.lake, candidate.adapter)
+
+    def served(self, candidate: Candidate) -> Ref | None:
+        """The adapter that an engine is asked for; None for words, which stand in the prompt."""
+        return None if self._wording(candidate) is not None else candidate.adapter
 
     def _index(self, candidate: Candidate) -> Index | None:
         if candidate.index is None or self.task.context is None:
@@ -223,17 +237,11 @@ class Examiner:
         finally:
             free.put(seat)
 
-    def _reply(self, candidate: Candidate, messages: Sequence[Message], engine: Engine) -> Reply:
+    def _reply(self, adapter: Ref | None, messages: Sequence[Message], engine: Engine) -> Reply:
         began = time.perf_counter()
-        given = engine.answer(messages, candidate.adapter, self.task.max_tokens, [prompts.STOP])
+        given = engine.answer(messages, adapter, self.task.max_tokens, [prompts.STOP])
         seconds = round(time.perf_counter() - began, 4)
         return Reply(prompts.answer_of(given.text), seconds, given.prompt_tokens, given.completion_tokens)
-
-
-def _cost(reply: Reply, price: PriceSettings) -> float | None:
-    if reply.prompt_tokens is None or reply.completion_tokens is None:
-        return None
-    return (reply.prompt_tokens * price.prompt + reply.completion_tokens * price.completion) / 1e6
 
 
 def recorded(platform: Platform, name: str, *, measured: bool = False) -> dict[tuple[str, str], Reply]:

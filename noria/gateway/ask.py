@@ -203,7 +203,7 @@ class Chat(Api):
             if arm.index is not None and task.context is not None and last.get("role") == "user":
                 question = _text(last)
                 context = prompts.nearest(arm.index.search, question, task.context.k, task.context_chars)
-            body["messages"] = prompts.dress(task.system, ask.messages, context)
+            body["messages"] = prompts.dress(task.system, ask.messages, context, arm.wording)
             body["stop"] = [*ask.stop, prompts.STOP]
             if body.get("temperature") is None:
                 body["temperature"] = 0.0

@@ -101,7 +101,7 @@ def remove(platform: Platform, traces: Traces, whose: Whose, at: datetime) -> No
         _mark(folder, at, found)
     for ref in traces.adapters:
         if platform.lake.has(ref):
-            _mark(platform.lake.path(ref), at, 0)
+            _mark(platform.lake.path(ref), at, _out_of_wording(platform.lake.path(ref), traces.examples))
 
 
 def record(platform: Platform, told: dict[str, Any], at: datetime) -> Ref:
@@ -211,6 +211,21 @@ def _out_of_report(folder: Path, examples: Collection[str]) -> None:
     _synced(fresh, file)
     (folder / "answers.jsonl").write_text("")
     (folder / "report.html").unlink(missing_ok=True)
+
+
+def _out_of_wording(folder: Path, examples: Collection[str]) -> int:
+    """Rows out of a prompt, which is no longer the one that was measured: the base answers until the next cycle."""
+    file = folder / "wording.json"
+    if not file.is_file():
+        return 0
+    told = json.loads(file.read_text(encoding="utf-8"))
+    kept = [shot for shot in told["shots"] if shot["id"] not in examples]
+    out = len(told["shots"]) - len(kept)
+    if out:
+        fresh = folder / ".wording.json.new"
+        fresh.write_text(json.dumps({**told, "shots": kept}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        _synced(fresh, file)
+    return out
 
 
 def _mark(folder: Path, at: datetime, rows: int) -> None:

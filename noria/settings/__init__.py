@@ -24,10 +24,12 @@ from noria.settings.recipe import (
     FullRecipe,
     LoraRecipe,
     LowRankRecipe,
+    PromptRecipe,
     QloraRecipe,
     Recipe,
     RecipeSettings,
     WeightRecipe,
+    WordingRecipe,
 )
 from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
 from noria.settings.source import ColumnType, CrawlSettings, FileLimits, Kind, SourceSettings
@@ -86,6 +88,7 @@ __all__ = [
     "PoisoningSettings",
     "PriceSettings",
     "ProjectSettings",
+    "PromptRecipe",
     "QloraRecipe",
     "Recipe",
     "RecipeSettings",
@@ -103,6 +106,7 @@ __all__ = [
     "TaskSettings",
     "ThresholdSettings",
     "WeightRecipe",
+    "WordingRecipe",
     "child_environment",
     "engine_key",
     "environment",

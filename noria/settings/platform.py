@@ -33,10 +33,24 @@ class RuntimeSettings(Table):
 
 
 class PriceSettings(Table):
-    """engines.NAME.price: what a million tokens cost, in any one currency."""
+    """engines.NAME.price: what a million tokens cost, and an hour of its machine, in any one currency."""
 
     prompt: float = Field(default=0.0, ge=0.0)
     completion: float = Field(default=0.0, ge=0.0)
+    hour: float = Field(default=0.0, ge=0.0)
+    """Counts while an answer is made; a machine that waits costs as much, which no answer can tell."""
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was said."""
+        return bool(self.prompt or self.completion or self.hour)
+
+    def of(self, seconds: float | None, prompt: int | None, completion: int | None) -> float | None:
+        """What an answer cost; None where something that has a price was not measured."""
+        if (self.hour and seconds is None) or ((self.prompt or self.completion) and None in (prompt, completion)):
+            return None
+        tokens = ((prompt or 0) * self.prompt + (completion or 0) * self.completion) / 1e6
+        return tokens + (seconds or 0.0) * self.hour / 3600
 
 
 class EngineSettings(Table):
@@ -56,6 +70,8 @@ class EngineSettings(Table):
     context: int = Field(default=2048, ge=128)
     """Tokens per slot."""
     threads: int | None = Field(default=None, ge=1)
+    serves: str | None = None
+    """Which of an attached server's models is asked; the first that it lists without it."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

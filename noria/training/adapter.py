@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from pydantic import JsonValue
 
 from noria.stage import Look, Work
 from noria.training.base import base_of
-from noria.training.recipes import dpo, full, lora, qlora
+from noria.training.recipes import dpo, few_shot, full, lora, prompt, qlora
+from noria.training.search import Bench, measured
 
 
 class Recipe(Protocol):
@@ -25,26 +27,56 @@ class Recipe(Protocol):
         """Write the adapter's folder; returns what was measured."""
 
 
+class Search(Protocol):
+    """A way to find words that help: as `Recipe`, but it is given where words can be tried."""
+
+    def check(self, look: Look) -> None:
+        """As of a recipe."""
+
+    def observes(self, look: Look) -> JsonValue:
+        """As of a recipe."""
+
+    def make(self, work: Work, bench: Bench) -> Mapping[str, JsonValue]:
+        """As of a recipe."""
+
+
 RECIPES: dict[str, Recipe] = {"lora": lora, "qlora": qlora, "full": full, "dpo": dpo}
 """By the kind in the task's table."""
+SEARCHES: dict[str, Search] = {"few-shot": few_shot, "prompt": prompt}
+"""Those that need to try what they make."""
 
 
 def check(look: Look) -> None:
     """Refuse before anything takes time what the recipe cannot do; raises Invalid."""
-    RECIPES[look.task.recipe.kind].check(look)
+    _of(look).check(look)
 
 
 def params(look: Look) -> JsonValue:
-    """The recipe and the base model."""
+    """The recipe and the base model, and for a search what it goes by."""
     base, _ = base_of(look)
-    return {"recipe": look.task.recipe.model_dump(mode="json"), "base": str(base)}
+    told: dict[str, JsonValue] = {"recipe": look.task.recipe.model_dump(mode="json"), "base": str(base)}
+    return {**told, **measured(look)} if look.task.recipe.kind in SEARCHES else told
 
 
 def observes(look: Look) -> JsonValue:
     """What the recipe goes on from."""
-    return RECIPES[look.task.recipe.kind].observes(look)
+    return _of(look).observes(look)
 
 
-def work(work: Work) -> Mapping[str, JsonValue]:
-    """Carry out the recipe."""
-    return RECIPES[work.task.recipe.kind].make(work)
+Opened = Callable[[Work], AbstractContextManager[Bench]]
+
+
+def work(work: Work, opened: Opened | None = None) -> Mapping[str, JsonValue]:
+    """Carry out the recipe; a search tries its words at the bench that `opened` opens."""
+    kind = work.task.recipe.kind
+    if kind not in SEARCHES:
+        return {**RECIPES[kind].make(work), "recipe": kind}
+    if opened is None:
+        raise TypeError(f"recipe '{kind}' has nowhere to try what it makes")
+    with opened(work) as bench:
+        return {**SEARCHES[kind].make(work, bench), "recipe": kind}
+
+
+def _of(look: Look) -> Recipe | Search:
+    kind = look.task.recipe.kind
+    return SEARCHES[kind] if kind in SEARCHES else RECIPES[kind]
