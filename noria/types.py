@@ -324,15 +324,24 @@ class Caps:
     """A greedy answer does not depend on which other answers are computed beside it."""
     prompt_logprobs: bool = False
     """Gives the log-probability of a text that it did not write."""
+    heads: bool = False
+    """Serves heads that name classes, with probabilities, beside its encoder; it writes no text."""
+    choice: str = ""
+    """How a request holds it to one of some classes (`noria.classes.among`); empty where it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """JSON of `schema`, with so many likely `choices` of each token; `reuse` what is computed, which may round."""
+    """JSON of `schema`, with so many likely `choices` of each token; `reuse` what is computed, which may round.
+
+    `among` holds the answer to one of these classes, or to `several` of them, where the engine's `caps.choice` can.
+    """
 
     schema: dict[str, JsonValue] | None = None
     choices: int = 0
     reuse: bool = False
+    among: tuple[str, ...] = ()
+    several: bool = False
 
 
 Choices = tuple[tuple[str, float], ...]

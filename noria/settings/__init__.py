@@ -17,7 +17,7 @@ from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
 from noria.settings.poisoning import PoisoningSettings
-from noria.settings.recipe import FewShotRecipe, LoraRecipe, Recipe, RecipeSettings, WeightRecipe
+from noria.settings.recipe import EncoderRecipe, FewShotRecipe, LoraRecipe, Recipe, RecipeSettings, WeightRecipe
 from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
 from noria.settings.source import ColumnType, CrawlSettings, FileLimits, Kind, SourceSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
@@ -48,6 +48,7 @@ __all__ = [
     "ContextSettings",
     "CrawlSettings",
     "Detector",
+    "EncoderRecipe",
     "EngineSettings",
     "FeedbackSettings",
     "FewShotRecipe",

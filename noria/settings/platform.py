@@ -53,9 +53,13 @@ class EngineSettings(Table):
     context: int = Field(default=2048, ge=128)
     """Tokens per slot."""
     threads: int | None = Field(default=None, ge=1)
+    reranker: str | None = None
+    """For kind encoder: the folder of a cross-encoder that ranks; without it the similarity of vectors does."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
+        if self.reranker is not None and self.kind != "encoder":
+            raise ValueError(f"reranker is for kind encoder, not {self.kind}")
         if (self.model is None) == (self.url is None):
             raise ValueError("give either model (noria launches the engine) or url (it already runs)")
         return self

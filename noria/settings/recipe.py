@@ -43,6 +43,26 @@ class LoraRecipe(WeightRecipe):
     """The uppermost layers that are adapted; all without it. Fewer learn faster and less."""
 
 
+class EncoderRecipe(RecipeSettings):
+    """kind = "encoder": a head on an encoder's vectors names the class; seconds on a processor."""
+
+    kind: Literal["encoder"] = "encoder"
+    l2: float | None = Field(default=None, gt=0.0, le=100.0)
+    """Weight of the penalty on the head's weights; chosen by cross-validation without it."""
+    balance: bool = True
+    """Whether rare classes count as much as frequent ones."""
+    layers: int = Field(default=0, ge=0)
+    """Upper layers of the encoder that are tuned with the head; 0 leaves it as it is."""
+    epochs: int = Field(default=20, ge=1, le=1000)
+    """Most passes over the rows where layers are tuned."""
+    batch: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0.0, lt=1.0)
+    validation: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of the conversations that say when tuning has to stop and how sure the head may be."""
+    patience: int = Field(default=3, ge=1)
+    """Passes without a better validation after which tuning stops."""
+
+
 class FewShotRecipe(RecipeSettings):
     """kind = "few-shot": the best examples stand in the prompt; no weights change."""
 
@@ -51,7 +71,7 @@ class FewShotRecipe(RecipeSettings):
     """Most examples in the prompt."""
 
 
-TABLES: dict[str, type[RecipeSettings]] = {"lora": LoraRecipe, "few-shot": FewShotRecipe}
+TABLES: dict[str, type[RecipeSettings]] = {"lora": LoraRecipe, "encoder": EncoderRecipe, "few-shot": FewShotRecipe}
 """By kind."""
 
 
@@ -60,4 +80,9 @@ def _kind(table: Any) -> str:
     return str(table.get("kind", "lora") if isinstance(table, dict) else table.kind)
 
 
-Recipe = Annotated[Annotated[LoraRecipe, Tag("lora")] | Annotated[FewShotRecipe, Tag("few-shot")], Discriminator(_kind)]
+Recipe = Annotated[
+    Annotated[LoraRecipe, Tag("lora")]
+    | Annotated[EncoderRecipe, Tag("encoder")]
+    | Annotated[FewShotRecipe, Tag("few-shot")],
+    Discriminator(_kind),
+]
