@@ -24,7 +24,7 @@ from noria.routes import Route as Route
 from noria.routes import Snapshot as Snapshot
 
 if TYPE_CHECKING:
-    from noria.settings import LoraRecipe
+    from noria.settings import EncoderRecipe, LoraRecipe
 
 Verdict = Literal["promote", "refuse", "inconclusive"]
 Split = Literal["train", "test"]
@@ -368,4 +368,15 @@ class TrainingJob:
     plan: Sequence[Sequence[int]]
     start: Path | None
     recipe: LoraRecipe
+    out: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HeadJob:
+    """All that a trainer of heads is told; `model` is the encoder's folder, rows lie in `features/features.parquet`."""
+
+    model: Path
+    features: Path
+    recipe: EncoderRecipe
+    several: bool
     out: Path

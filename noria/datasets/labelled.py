@@ -64,11 +64,8 @@ def check(train: Sequence[Draft], test: Sequence[Draft], name: str, task: TaskSe
             f"task '{name}' has {len(train) + len(test)} labelled rows; {LEAST} is the least", "label more", where=where
         )
     counts = Counter(each for draft in train for each in _classes(draft.example.target, task))
-    if task.multi_label:
-        learnable = [each for each, count in counts.items() if count < len(train)]
-    else:
-        learnable = list(counts)
-    if len(counts) < 2 or not learnable:
+    everywhere = task.multi_label and min(counts.values(), default=0) == len(train)
+    if len(counts) < 2 or everywhere:
         only = f"'{next(iter(counts))}'" if len(counts) == 1 else "the same classes"
         raise Invalid(
             f"all {len(train)} training rows of task '{name}' are of one class: {only}",

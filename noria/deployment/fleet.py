@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from noria import prompts
+from noria import classes, prompts
 from noria.deployment import lights, slices
 from noria.deployment.replicas import Replicas, each_of
 from noria.deployment.slices import Trial, trial_of
@@ -297,7 +297,13 @@ class Fleet:
         """The arm of a candidate whose adapter is loaded."""
         index = self._platform.lake.path(candidate.index) / "index" if candidate.index and task.context else None
         arm = self._arm(task.engine, running, candidate.adapter, str(candidate.ref))
-        return arm.model_copy(update={"index": str(index) if index else None})
+        extra = {**arm.extra, **self._held(task.engine, task)}
+        return arm.model_copy(update={"index": str(index) if index else None, "extra": extra})
+
+    def _held(self, engine: str, task: TaskSettings) -> dict[str, JsonValue]:
+        """What holds an engine's answers to the task's classes."""
+        caps = self._platform.engines[self._platform.settings.engines[engine].kind].caps
+        return classes.among(caps.choice, task.classes, task.multi_label)
 
     def _other(self, name: str, wanted: ArmSettings) -> Arm | None:
         """Another engine's base model, where that engine runs."""

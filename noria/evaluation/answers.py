@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import pyarrow.parquet as pq
+from pydantic import JsonValue
 
 from noria import prompts
 from noria.errors import Unavailable
@@ -23,7 +25,7 @@ from noria.evaluation.likelihood import Scorer
 from noria.evaluation.metrics import Answered
 from noria.ports import Engine, Index, Platform, Progress
 from noria.settings import PriceSettings, TaskSettings
-from noria.types import Candidate, Example, Message, Ref, digest_of
+from noria.types import Candidate, Example, Form, Message, Ref, digest_of
 
 Result = TypeVar("Result")
 STARTS = 3
@@ -44,6 +46,8 @@ class Reply:
     seconds: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    confidence: float | None = None
+    """Probability of the answer, where the engine names classes."""
 
 
 @dataclass(slots=True)
@@ -134,6 +138,8 @@ class Examiner:
                 target=row.target or None,
                 question=row.messages[-1].content,
                 context=context,
+                choices=() if self.task.multi_label else self.task.classes,
+                confidence=reply.confidence,
                 logprob=logprob,
                 target_tokens=tokens,
                 seconds=reply.seconds,
@@ -147,7 +153,9 @@ class Examiner:
     def _replies(
         self, candidate: Candidate, asked: Sequence[list[Message]], progress: Progress, label: str
     ) -> list[Reply]:
-        keys = [(str(candidate.ref), digest_of([message.model_dump() for message in turns])) for turns in asked]
+        among: list[JsonValue] = [*self.task.classes] if self.task.kind == "classify" else []
+        prompts_of = [[*(message.model_dump() for message in turns), *([among] if among else [])] for turns in asked]
+        keys = [(str(candidate.ref), digest_of(each)) for each in prompts_of]
         missing = sorted({key: turns for key, turns in zip(keys, asked, strict=True) if key not in self.known}.items())
         progress.update(
             label, 0, len(missing), f"{len(asked) - len(missing)} known" if len(missing) < len(asked) else ""
@@ -225,9 +233,24 @@ class Examiner:
 
     def _reply(self, candidate: Candidate, messages: Sequence[Message], engine: Engine) -> Reply:
         began = time.perf_counter()
-        given = engine.answer(messages, candidate.adapter, self.task.max_tokens, [prompts.STOP])
+        given = engine.answer(messages, candidate.adapter, self.task.max_tokens, [prompts.STOP], self._form())
         seconds = round(time.perf_counter() - began, 4)
-        return Reply(prompts.answer_of(given.text), seconds, given.prompt_tokens, given.completion_tokens)
+        text, sure = prompts.answer_of(given.text), None
+        if given.tokens:
+            sure = round(math.exp(math.fsum(token[0][1] for token in given.tokens)), 6)
+        return Reply(text, seconds, given.prompt_tokens, given.completion_tokens, sure)
+
+    def _form(self) -> Form:
+        """How answers are held to the task's classes, as the gateway holds them."""
+        return form_of(self.platform, self.task)
+
+
+def form_of(platform: Platform, task: TaskSettings) -> Form:
+    """The form of a task's answers: free text, or its classes; with probabilities where the engine names classes."""
+    if task.kind == "chat":
+        return Form()
+    heads = platform.engines[platform.settings.engines[task.engine].kind].caps.heads
+    return Form(choices=1 if heads else 0, among=task.classes, several=task.multi_label)
 
 
 def _cost(reply: Reply, price: PriceSettings) -> float | None:

@@ -11,7 +11,7 @@ from statistics import fmean
 from noria import prompts
 from noria.errors import Conflict, NotFound
 from noria.evaluation import history, metrics, report, slices
-from noria.evaluation.answers import Examiner, sealed_rows
+from noria.evaluation.answers import Examiner, form_of, sealed_rows
 from noria.evaluation.comparison import Comparison, Score
 from noria.evaluation.measured import Measured, mean_cost, percentile
 from noria.evaluation.metrics import Answered
@@ -109,8 +109,9 @@ class _Desk:
             for number in (0, *range(len(rows))):
                 for side in self.sides:
                     engine, messages = engines[side.candidate.engine][0], asked[side.ref][number]
+                    form = form_of(self.platform, self.task.model_copy(update={"engine": side.candidate.engine}))
                     began = time.monotonic()
-                    given = engine.answer(messages, side.candidate.adapter, self.task.max_tokens, [prompts.STOP])
+                    given = engine.answer(messages, side.candidate.adapter, self.task.max_tokens, [prompts.STOP], form)
                     taken[side.ref].append((time.monotonic() - began, given))
                 self.progress.update("timing", number + 1, len(rows))
         prices = {name: engine.price for name, engine in self.platform.settings.engines.items()}

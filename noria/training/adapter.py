@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from noria.stage import Look, Work
 from noria.training.base import base_of
-from noria.training.recipes import lora
+from noria.training.recipes import encoder, lora
 
 
 class Recipe(Protocol):
@@ -25,7 +25,7 @@ class Recipe(Protocol):
         """Write the adapter's folder; returns what was measured."""
 
 
-RECIPES: dict[str, Recipe] = {"lora": lora}
+RECIPES: dict[str, Recipe] = {"lora": lora, "encoder": encoder}
 """By the kind in the task's table."""
 
 
