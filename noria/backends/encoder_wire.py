@@ -1,4 +1,4 @@
-"""The bodies that an encoder's server takes and gives: OpenAI's embeddings and chat, Cohere's rerank, vLLM's classes."""
+"""What an encoder's server takes and gives: OpenAI's embeddings and chat, Cohere's rerank, vLLM's classes."""
 
 from __future__ import annotations
 

@@ -153,9 +153,10 @@ class Examiner:
     def _replies(
         self, candidate: Candidate, asked: Sequence[list[Message]], progress: Progress, label: str
     ) -> list[Reply]:
-        among: list[JsonValue] = [*self.task.classes] if self.task.kind == "classify" else []
-        prompts_of = [[*(message.model_dump() for message in turns), *([among] if among else [])] for turns in asked]
-        keys = [(str(candidate.ref), digest_of(each)) for each in prompts_of]
+        held: list[JsonValue] = [list(self.task.classes)] if self.task.classes else []
+        keys = [
+            (str(candidate.ref), digest_of([*(message.model_dump() for message in turns), *held])) for turns in asked
+        ]
         missing = sorted({key: turns for key, turns in zip(keys, asked, strict=True) if key not in self.known}.items())
         progress.update(
             label, 0, len(missing), f"{len(asked) - len(missing)} known" if len(missing) < len(asked) else ""
