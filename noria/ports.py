@@ -21,7 +21,7 @@ from noria.stores import Recorder as Recorder
 from noria.stores import Runs as Runs
 from noria.stores import Tracking as Tracking
 from noria.stores import Traffic as Traffic
-from noria.types import Caps, Endpoint, Form, Generation, Message, Ref, Report, TrainingJob
+from noria.types import Caps, Endpoint, Form, Generation, HeadJob, Message, Ref, Report, TrainingJob
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -101,6 +101,13 @@ class Trainer(Protocol):
         """Write what serves and `loss.json` to `job.out`; returns what was measured."""
 
 
+class HeadTrainer(Protocol):
+    """Makes heads on encoders."""
+
+    def train(self, job: HeadJob, progress: Progress) -> dict[str, JsonValue]:
+        """Write `head.safetensors`, `labels.json`, `probes.json` and `loss.json`; returns what was measured."""
+
+
 class Tokenizer(Protocol):
     """A model's own tokenizer with its chat template; `digest` changes when any token id would."""
 
@@ -127,6 +134,7 @@ class Platform:
     model: Callable[[str], Path]
     tokenizer: Callable[[Path], Tokenizer]
     trainer: Trainer
+    heads: HeadTrainer
     tracking: Tracking
     indexes: Indexes
     traffic: Traffic

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,6 +161,18 @@ def _asked(context: str | None, content: object) -> object:
             parts[number] = {"type": "text", "text": question_part(context, text_of([parts[number]]))}
             return parts
     return content
+
+
+def plain(messages: Sequence[Message]) -> str:
+    """What a conversation says without any prompt around it, as an encoder reads it: the last question after its turns.
+
+    System prompts and context are left out; of a single message the text itself is left, annotated or not.
+    """
+    turns = [message.content for message in messages if message.role != "system"]
+    if turns:
+        with suppress(Invalid):
+            turns[-1] = parse(turns[-1] + answer_part("")).question
+    return "\n".join(turns)
 
 
 def nearest(search: Callable[[str, int], list[str]], question: str, k: int, limit: int) -> str | None:

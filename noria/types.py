@@ -28,7 +28,7 @@ from noria.routes import Route as Route
 from noria.routes import Snapshot as Snapshot
 
 if TYPE_CHECKING:
-    from noria.settings import WeightRecipe
+    from noria.settings import EncoderRecipe, WeightRecipe
 
 Verdict = Literal["promote", "refuse", "inconclusive"]
 Split = Literal["train", "test"]
@@ -326,15 +326,24 @@ class Caps:
     """A greedy answer does not depend on which other answers are computed beside it."""
     prompt_logprobs: bool = False
     """Gives the log-probability of a text that it did not write."""
+    heads: bool = False
+    """Serves heads that name classes, with probabilities, beside its encoder; it writes no text."""
+    choice: str = ""
+    """How a request holds it to one of some classes (`noria.classes.among`); empty where it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """JSON of `schema`, with so many likely `choices` of each token; `reuse` what is computed, which may round."""
+    """JSON of `schema`, with so many likely `choices` of each token; `reuse` what is computed, which may round.
+
+    `among` holds the answer to one of these classes, or to `several` of them, where the engine's `caps.choice` can.
+    """
 
     schema: dict[str, JsonValue] | None = None
     choices: int = 0
     reuse: bool = False
+    among: tuple[str, ...] = ()
+    several: bool = False
 
 
 Choices = tuple[tuple[str, float], ...]
@@ -370,3 +379,14 @@ class TrainingJob:
     state: Path | None = None
     checkpoint_steps: int | None = None
     stop: Callable[[int, float], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadJob:
+    """All that a trainer of heads is told; `model` is the encoder's folder, rows lie in `features/features.parquet`."""
+
+    model: Path
+    features: Path
+    recipe: EncoderRecipe
+    several: bool
+    out: Path

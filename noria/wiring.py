@@ -19,7 +19,7 @@ from noria.traffic.log import TrafficLog
 
 def open_platform(settings: Settings) -> Platform:
     """Open every back-end that the settings name; raises Invalid or Unavailable with the place of the fault."""
-    from noria.backends import mlflow_tracking, peft_trainer, plots, spark
+    from noria.backends import encoder_trainer, mlflow_tracking, peft_trainer, plots, spark
 
     root, state = settings.root, settings.state
     lake = local_lake(settings)
@@ -30,7 +30,11 @@ def open_platform(settings: Settings) -> Platform:
     @cache
     def tokenizer(model: Path) -> Tokenizer:
         from noria.backends.chat_tokenizer import ChatTokenizer
+        from noria.backends.encoder_model import is_encoder
+        from noria.backends.encoder_tokenizer import EncoderTokenizer
 
+        if is_encoder(model):
+            return EncoderTokenizer(model)
         return ChatTokenizer(trainer.tokenizer(model))
 
     return Platform(
@@ -44,6 +48,7 @@ def open_platform(settings: Settings) -> Platform:
         model=base_model,
         tokenizer=tokenizer,
         trainer=trainer,
+        heads=encoder_trainer.EncoderTrainer(),
         tracking=mlflow_tracking.MlflowTracking(settings.runtime.tracking, root),
         indexes=Indexes(),
         traffic=TrafficLog(state / "segments", lake),
@@ -78,9 +83,11 @@ def engine_kinds(settings: Settings) -> dict[str, EngineKind]:
 
 
 def base_model(name: str) -> Path:
-    """The file of a base model, by its known name or its path."""
-    from noria.backends import llamacpp
+    """The file of a base model, or the folder of an encoder, by its known name or its path."""
+    from noria.backends import encoder_model, llamacpp
 
+    if name in encoder_model.PACKAGED or encoder_model.is_encoder(Path(name)):
+        return encoder_model.encoder_folder(name)
     return llamacpp.model_path(EngineSettings(kind="llamacpp", model=name))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from noria import adapters
+from noria import adapters, classes
 from noria.apps.workers import Workers
 from noria.backends.harness import Target
 from noria.backends.scratch import temporary
@@ -49,10 +49,12 @@ def _snapshot(platform: Platform, name: str, candidate: Candidate, engine: Engin
     task = platform.settings.tasks[name].model_copy(update={"arms": {}, "fallback": (), "lights": None})
     index = platform.lake.path(candidate.index) / "index" if candidate.index and task.context else None
     wording = adapters.wording_of(platform.lake, candidate.adapter)
+    choice = platform.engines[platform.settings.engines[candidate.engine].kind].caps.choice
+    held = classes.among(choice, task.classes, task.multi_label)
     arm = Arm(
         served_by=str(candidate.ref), engine=candidate.engine, wording=wording,
         upstreams=(adapters.endpoint(engine, None if wording else candidate.adapter),),
-        extra=engine.extra(None if wording else candidate.adapter), index=str(index) if index else None,
+        extra={**engine.extra(None if wording else candidate.adapter), **held}, index=str(index) if index else None,
     )  # fmt: skip
     grant = KeyGrant(id="aside", name="noria", role="admin")
     return Snapshot(

@@ -19,6 +19,7 @@ from typing import Any, Final
 from pydantic import JsonValue
 
 from noria.backends.chat_client import ChatClient
+from noria.classes import among, canonical
 from noria.errors import Invalid, NoriaError, NotFound
 from noria.ports import EngineKind
 from noria.prompts import answer_part, parse
@@ -68,7 +69,7 @@ class FakeEngines:
     @property
     def caps(self) -> Caps:
         """All of them: answers come from a table."""
-        return Caps(lora=True, exact_tokens=True, batch_invariant=True, prompt_logprobs=True)
+        return Caps(lora=True, exact_tokens=True, batch_invariant=True, prompt_logprobs=True, choice="classes")
 
     def base(self, settings: EngineSettings) -> tuple[Ref, str]:
         """The base is named as the settings name it; its content is the table. Raises Invalid without `model`."""
@@ -113,7 +114,8 @@ class FakeEngine:
         self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str], how: Form = Form()
     ) -> Generation:
         """The table's answer, or the question itself."""
-        return self._chat.answer(messages, self.extra(adapter), max_tokens, stop, how)
+        extra = {**self.extra(adapter), **among("classes", how.among, how.several)}
+        return self._chat.answer(messages, extra, max_tokens, stop, how)
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """A token and a log-probability that depend on nothing but the tokens and the adapter."""
@@ -172,6 +174,8 @@ class _Server(ThreadingHTTPServer):
         text = self.tables[body.get("adapter") or ""].get(asked, asked)
         if wanted := (body.get("response_format") or {}).get("json_schema"):
             text = _formed(text, wanted["schema"])
+        if names := body.get("classes"):
+            text = canonical(text, names, bool(body.get("several"))) or names[0]
         for mark in body.get("stop") or ():
             text = text.partition(mark)[0]
         words = text.split(" ")

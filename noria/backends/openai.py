@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue
 
 from noria.backends.chat_client import ChatClient
+from noria.classes import among
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 from noria.ports import EngineKind
 from noria.settings import EngineSettings, engine_key, known
@@ -26,7 +27,7 @@ def open() -> EngineKind:
 
 def open_vllm() -> EngineKind:
     """What the entry point `vllm` of the group `noria.engines` opens."""
-    return OpenAI(Caps(prompt_logprobs=True))
+    return OpenAI(Caps(prompt_logprobs=True, choice="structured_outputs"))
 
 
 class OpenAI:
@@ -61,14 +62,15 @@ class OpenAI:
                 f"engine '{_address(settings)}' is attached and cannot load adapters: {names}",
                 "let noria launch an engine that can: kind = 'llamacpp' with model = …",
             )
-        return AttachedEngine(_connect(settings))
+        return AttachedEngine(_connect(settings), self.caps)
 
 
 class AttachedEngine:
     """Port `Engine` on a server that somebody else runs."""
 
-    def __init__(self, chat: ChatClient) -> None:
+    def __init__(self, chat: ChatClient, caps: Caps) -> None:
         self._chat = chat
+        self._caps = caps
 
     @property
     def endpoint(self) -> Endpoint:
@@ -85,7 +87,8 @@ class AttachedEngine:
         self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str], how: Form = Form()
     ) -> Generation:
         """One greedy answer; raises Invalid for what the server refuses, Unavailable when it is gone."""
-        return self._chat.answer(messages, self.extra(adapter), max_tokens, stop, how)
+        extra = {**self.extra(adapter), **among(self._caps.choice, how.among, how.several)}
+        return self._chat.answer(messages, extra, max_tokens, stop, how)
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """Not offered; always raises Invalid. Ask `caps.exact_tokens` first."""

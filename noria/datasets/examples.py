@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from noria import __version__, prompts
-from noria.datasets import contamination, leaks, looks, pairs, poisoning, synthetic
+from noria.datasets import contamination, labelled, leaks, looks, pairs, poisoning, synthetic
 from noria.datasets.draft import Draft
 from noria.datasets.gather import from_documents, from_traffic
 from noria.datasets.rows import (
@@ -53,6 +53,7 @@ def params(look: Look) -> JsonValue:
         base, quantization = look.platform.engines[engine.kind].base(engine)
         told["synthetic"]["model"] = [str(base), quantization]
     # How often sealed rows may be looked at changes no row by itself.
+    told |= labelled.params(task)
     told["split"] = task.split.model_dump(mode="json", exclude={"looks"})
     scrub: JsonValue = params_of(task.scrub, look.platform.settings.state)
     return {"sources": list(mapped), "task": told, "scrub": scrub}
@@ -174,7 +175,7 @@ def _gather(work: Work, scrubber: Scrubber, traffic: tuple[list[Interaction], li
         asked = synthetic.questions(work, documents, made_up, scrubber)
         most = len(asked) if made_up.max_share == 1.0 else int(made_up.max_share / (1 - made_up.max_share) * len(found))
         found += asked[:most]
-    return found
+    return labelled.labelled(found, work.task, work.platform.settings.place("tasks", work.name, "sources"))
 
 
 def _documents(work: Work, source: str, scrubber: Scrubber, user: str = "") -> Iterator[Document]:
@@ -265,6 +266,7 @@ def _check(train: Sequence[Draft], test: Sequence[Draft], work: Work, shown: int
                 "add examples with other questions, in other conversations",
                 where=work.platform.settings.place("tasks", work.name, "sources"),
             )
+    labelled.check(train, test, work.name, work.task, work.platform.settings.place("tasks", work.name, "sources"))
     fresh = sum(draft.example.slice in OWN_SLICES for draft in test)
     if shown > 1 and fresh < work.task.gate.min_rows:
         raise Invalid(

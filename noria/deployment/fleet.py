@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from noria import adapters, prompts
+from noria import adapters, classes, prompts
 from noria.deployment import lights, slices
 from noria.deployment.replicas import Replicas, each_of
 from noria.deployment.slices import Trial, trial_of
@@ -290,9 +290,9 @@ class Fleet:
             or not wanted.adapters <= running.adapters
         ):
             return self._snapshot.routes.get(name)
-        others = [self._other(arm, each) for arm, each in task.arms.items()]
+        others = [self._other(arm, each, task) for arm, each in task.arms.items()]
         rest = max(0.0, 1.0 - sum(arm.share for arm in task.arms.values() if not arm.shadow))
-        spare = [self._other("fallback", ArmSettings(engine=each, share=0.0)) for each in task.fallback]
+        spare = [self._other("fallback", ArmSettings(engine=each, share=0.0), task) for each in task.fallback]
         champion = self._serving(running, task, wanted.champion).model_copy(update={"share": rest})
         own: tuple[Arm, ...] = (champion,)
         if (trial := wanted.trial) is not None:
@@ -309,15 +309,26 @@ class Fleet:
         index = self._platform.lake.path(candidate.index) / "index" if candidate.index and task.context else None
         wording = adapters.wording_of(self._platform.lake, candidate.adapter)
         arm = self._arm(task.engine, running, None if wording else candidate.adapter, str(candidate.ref))
-        return arm.model_copy(update={"index": str(index) if index else None, "wording": wording})
+        return arm.model_copy(
+            update={
+                "index": str(index) if index else None, "wording": wording,
+                "extra": {**arm.extra, **self._held(task.engine, task)},
+            }
+        )  # fmt: skip
 
-    def _other(self, name: str, wanted: ArmSettings) -> Arm | None:
+    def _held(self, engine: str, task: TaskSettings) -> dict[str, JsonValue]:
+        """What holds an engine's answers to the task's classes."""
+        caps = self._platform.engines[self._platform.settings.engines[engine].kind].caps
+        return classes.among(caps.choice, task.classes, task.multi_label)
+
+    def _other(self, name: str, wanted: ArmSettings, task: TaskSettings) -> Arm | None:
         """Another engine's base model, where that engine runs."""
         running = self._running.get(wanted.engine)
         if running is None:
             return None
         arm = self._arm(wanted.engine, running, None, running.endpoints[0].model)
-        return arm.model_copy(update={"name": name, "share": wanted.share, "shadow": wanted.shadow})
+        extra = {**arm.extra, **self._held(wanted.engine, task)}
+        return arm.model_copy(update={"name": name, "share": wanted.share, "shadow": wanted.shadow, "extra": extra})
 
     def _let_go(self) -> None:
         kept = []

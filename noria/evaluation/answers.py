@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import pyarrow.parquet as pq
+from pydantic import JsonValue
 
 from noria import adapters, prompts
 from noria.errors import Unavailable
@@ -23,7 +25,7 @@ from noria.evaluation.likelihood import Scorer
 from noria.evaluation.metrics import Answered
 from noria.ports import Engine, Index, Platform, Progress
 from noria.settings import TaskSettings
-from noria.types import Candidate, Example, Message, Ref, Wording, digest_of
+from noria.types import Candidate, Example, Form, Message, Ref, Wording, digest_of
 
 Result = TypeVar("Result")
 STARTS = 3
@@ -44,6 +46,8 @@ class Reply:
     seconds: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    confidence: float | None = None
+    """Probability of the answer, where the engine names classes."""
 
 
 @dataclass(slots=True)
@@ -136,6 +140,8 @@ class Examiner:
                 target=row.target or None,
                 question=row.messages[-1].content,
                 context=context,
+                choices=() if self.task.multi_label else self.task.classes,
+                confidence=reply.confidence,
                 logprob=logprob,
                 target_tokens=tokens,
                 seconds=reply.seconds,
@@ -149,7 +155,10 @@ class Examiner:
     def _replies(
         self, candidate: Candidate, asked: Sequence[list[Message]], progress: Progress, label: str
     ) -> list[Reply]:
-        keys = [(str(candidate.ref), digest_of([message.model_dump() for message in turns])) for turns in asked]
+        held: list[JsonValue] = [list(self.task.classes)] if self.task.classes else []
+        keys = [
+            (str(candidate.ref), digest_of([*(message.model_dump() for message in turns), *held])) for turns in asked
+        ]
         missing = sorted({key: turns for key, turns in zip(keys, asked, strict=True) if key not in self.known}.items())
         progress.update(
             label, 0, len(missing), f"{len(asked) - len(missing)} known" if len(missing) < len(asked) else ""
@@ -239,9 +248,24 @@ class Examiner:
 
     def _reply(self, adapter: Ref | None, messages: Sequence[Message], engine: Engine) -> Reply:
         began = time.perf_counter()
-        given = engine.answer(messages, adapter, self.task.max_tokens, [prompts.STOP])
+        given = engine.answer(messages, adapter, self.task.max_tokens, [prompts.STOP], self._form())
         seconds = round(time.perf_counter() - began, 4)
-        return Reply(prompts.answer_of(given.text), seconds, given.prompt_tokens, given.completion_tokens)
+        text, sure = prompts.answer_of(given.text), None
+        if given.tokens:
+            sure = round(math.exp(math.fsum(token[0][1] for token in given.tokens)), 6)
+        return Reply(text, seconds, given.prompt_tokens, given.completion_tokens, sure)
+
+    def _form(self) -> Form:
+        """How answers are held to the task's classes, as the gateway holds them."""
+        return form_of(self.platform, self.task)
+
+
+def form_of(platform: Platform, task: TaskSettings) -> Form:
+    """The form of a task's answers: free text, or its classes; with probabilities where the engine names classes."""
+    if task.kind == "chat":
+        return Form()
+    heads = platform.engines[platform.settings.engines[task.engine].kind].caps.heads
+    return Form(choices=1 if heads else 0, among=task.classes, several=task.multi_label)
 
 
 def recorded(platform: Platform, name: str, *, measured: bool = False) -> dict[tuple[str, str], Reply]:

@@ -6,13 +6,13 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from noria import adapters, prompts
 from noria.errors import Conflict, Invalid, NoriaError, NotFound
 from noria.evaluation import history, metrics, report, slices
-from noria.evaluation.answers import Examiner, sealed_rows
+from noria.evaluation.answers import Examiner, form_of, sealed_rows
 from noria.evaluation.comparison import Comparison, Score
 from noria.evaluation.front import Front, front
 from noria.evaluation.lineup import lineup, of_kinds
@@ -195,7 +195,7 @@ class _Desk:
                     joules, level = meters.energy(), meters.memory()
                     began = time.monotonic()
                     given = host.engine.answer(
-                        asked[side.ref][number], adapter, self.task.max_tokens, [prompts.STOP], Form(reuse=True)
+                        asked[side.ref][number], adapter, self.task.max_tokens, [prompts.STOP], self._form(side)
                     )
                     seconds = time.monotonic() - began
                     taken[side.ref].append(_Taken(seconds, _grown(joules, meters.energy()), given))
@@ -206,6 +206,11 @@ class _Desk:
             side.ref: _measured(taken[side.ref][1:], prices[side.candidate.engine], hosts[side.candidate.engine].peak)
             for side in self.sides
         }
+
+    def _form(self, side: Side) -> Form:
+        """How the side's engine holds its answers; what was computed may be taken again."""
+        form = form_of(self.platform, self.task.model_copy(update={"engine": side.candidate.engine}))
+        return replace(form, reuse=True)
 
     def _examiner(self, side: Side) -> Examiner:
         name, adapter = side.candidate.engine, side.candidate.adapter

@@ -41,7 +41,7 @@ def _lacking(look: Look, metric: metrics.Metric) -> tuple[str, str] | None:
             f"log-probabilities of targets, which engine '{look.task.engine}' of kind '{engine.kind}' does not give",
             f"use an engine that does, such as kind = \"vllm\", or leave '{metric.name}' out",
         )
-    if "confidence" in metric.reads:
+    if "confidence" in metric.reads and not look.platform.engines[engine.kind].caps.heads:
         return "a confidence with each answer, which chat engines do not give", f"leave '{metric.name}' out"
     if "cost" in metric.reads and not engine.price.known:
         return (
@@ -105,7 +105,7 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     wanted = [metrics.find(name) for name in work.task.measured]
     reads = {field for metric in wanted for field in metric.reads}
     _check_targets(rows, wanted)
-    measured = not reads.isdisjoint(("seconds", "cost", "prompt_tokens", "completion_tokens"))
+    measured = not reads.isdisjoint(("seconds", "cost", "prompt_tokens", "completion_tokens", "confidence"))
     known = recorded(work.platform, work.name, measured=measured)
     with Examiner(work.platform, work.task, named, log, known) as examiner:
         checks = {"trained": 0.0}

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from noria import prompts
 from noria.errors import Invalid
+from noria.features import encode
 from noria.ports import Tokenizer
 from noria.stage import Look, Work
 from noria.types import Message
@@ -32,6 +33,8 @@ SCHEMA = pa.schema(
 
 def params(look: Look) -> JsonValue:
     """What changes the tokens: the tokenizer, the prompt definition and the longest row."""
+    if look.task.recipe.kind == "encoder":
+        return encode.params(look)
     tokenizer = look.platform.tokenizer(look.platform.model(look.task.base))
     return {
         "tokenizer": tokenizer.digest,
@@ -42,6 +45,8 @@ def params(look: Look) -> JsonValue:
 
 def work(work: Work) -> Mapping[str, JsonValue]:
     """Write `features.parquet`; rows longer than the recipe's `max_length` are left out and counted."""
+    if work.task.recipe.kind == "encoder":
+        return encode.work(work)
     tokenizer = work.platform.tokenizer(work.platform.model(work.task.base))
     examples = pq.read_table(work.folder("dataset") / "train.parquet").to_pylist()
     rows = [row(example, work.task.system, tokenizer) for example in examples]

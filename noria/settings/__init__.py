@@ -20,6 +20,7 @@ from noria.settings.poisoning import PoisoningSettings
 from noria.settings.recipe import (
     PROJECTIONS,
     DpoRecipe,
+    EncoderRecipe,
     FewShotRecipe,
     FullRecipe,
     LoraRecipe,
@@ -63,6 +64,7 @@ __all__ = [
     "CrawlSettings",
     "Detector",
     "DpoRecipe",
+    "EncoderRecipe",
     "EngineSettings",
     "FeedbackSettings",
     "FewShotRecipe",

@@ -72,9 +72,13 @@ class EngineSettings(Table):
     threads: int | None = Field(default=None, ge=1)
     serves: str | None = None
     """Which of an attached server's models is asked; the first that it lists without it."""
+    reranker: str | None = None
+    """For kind encoder: the folder of a cross-encoder that ranks; without it the similarity of vectors does."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
+        if self.reranker is not None and self.kind != "encoder":
+            raise ValueError(f"reranker is for kind encoder, not {self.kind}")
         if (self.model is None) == (self.url is None):
             raise ValueError("give either model (noria launches the engine) or url (it already runs)")
         return self

@@ -115,6 +115,26 @@ class DpoRecipe(LowRankRecipe):
     """How dear it is to leave the reference: the coefficient of the divergence from it."""
 
 
+class EncoderRecipe(RecipeSettings):
+    """kind = "encoder": a head on an encoder's vectors names the class; seconds on a processor."""
+
+    kind: Literal["encoder"] = "encoder"
+    l2: float | None = Field(default=None, gt=0.0, le=100.0)
+    """Weight of the penalty on the head's weights; chosen by cross-validation without it."""
+    balance: bool = True
+    """Whether rare classes count as much as frequent ones."""
+    layers: int = Field(default=0, ge=0)
+    """Upper layers of the encoder that are tuned with the head; 0 leaves it as it is."""
+    epochs: int = Field(default=20, ge=1, le=1000)
+    """Most passes over the rows where layers are tuned."""
+    batch: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0.0, lt=1.0)
+    validation: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of the conversations that say when tuning has to stop and how sure the head may be."""
+    patience: int = Field(default=3, ge=1)
+    """Passes without a better validation after which tuning stops."""
+
+
 class WordingRecipe(RecipeSettings):
     """What the recipes have that look for words and change no weights."""
 
@@ -151,6 +171,7 @@ TABLES: dict[str, type[RecipeSettings]] = {
     "qlora": QloraRecipe,
     "full": FullRecipe,
     "dpo": DpoRecipe,
+    "encoder": EncoderRecipe,
     "few-shot": FewShotRecipe,
     "prompt": PromptRecipe,
 }
@@ -167,6 +188,7 @@ Recipe = Annotated[
     | Annotated[QloraRecipe, Tag("qlora")]
     | Annotated[FullRecipe, Tag("full")]
     | Annotated[DpoRecipe, Tag("dpo")]
+    | Annotated[EncoderRecipe, Tag("encoder")]
     | Annotated[FewShotRecipe, Tag("few-shot")]
     | Annotated[PromptRecipe, Tag("prompt")],
     Discriminator(_kind),

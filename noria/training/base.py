@@ -19,7 +19,19 @@ def base_of(look: Look) -> tuple[Ref, str]:
     words = isinstance(look.task.recipe, WordingRecipe)
     if words and engine.url is not None:
         return kind.base(engine)
-    if not kind.caps.lora and not words:
+    if look.task.recipe.kind == "encoder" and not kind.caps.heads:
+        raise Invalid(
+            f"engine '{look.task.engine}' serves no heads, so task '{look.name}' cannot learn one on it",
+            'use an engine of kind "encoder", or another recipe',
+            where=settings.place("tasks", look.name, "engine"),
+        )
+    if look.task.recipe.kind != "encoder" and kind.caps.heads:
+        raise Invalid(
+            f"engine '{look.task.engine}' is an encoder: recipe '{look.task.recipe.kind}' has nothing to do on it",
+            'recipe = { kind = "encoder" }',
+            where=settings.place("tasks", look.name, "recipe"),
+        )
+    if not kind.caps.lora and not kind.caps.heads and not words:
         raise Invalid(
             f"engine '{look.task.engine}' cannot serve adapters, so task '{look.name}' cannot learn on it",
             'use an engine of kind "llamacpp"',
