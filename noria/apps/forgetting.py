@@ -49,9 +49,10 @@ def forget(platform: Platform, user: str, actor: str, *, logged: bool, dry: bool
         if not (known or traces.rows or kept.files or kept.batches or kept.lines or kept.open):
             raise NotFound("nothing is known of this user", "name it as clients do in the field 'user'")
         if not dry:
-            log.forget(state / "segments", lake, person)
+            # By the log all the rest is found: it goes last.
             if purge:
                 forgetting.remove(platform, traces, whose, now)
+            log.forget(state / "segments", lake, person)
         told = {
             "interactions": len(person.interactions), "feedback": len(person.feedback), "files": kept.files,
             "batches": kept.batches, "lines": kept.lines, "open_batches": kept.open, "purged": purge and not dry,

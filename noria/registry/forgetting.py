@@ -88,20 +88,27 @@ def trace(platform: Platform, whose: Whose, more: Iterable[Ref] = ()) -> Traces:
 
 
 def remove(platform: Platform, traces: Traces, whose: Whose, at: datetime) -> None:
-    """Take the rows out of what holds them; adapters are marked. Asking again changes nothing more."""
-    for ref, found in traces.rows.items():
+    """Take the rows out of what holds them; adapters are marked. Asking again changes nothing more.
+
+    What was made last goes first: what is found by something else goes before that, so that after a kill at any
+    point `trace` finds the rest.
+    """
+    for ref in traces.adapters:
+        if platform.lake.has(ref):
+            _mark(platform.lake.path(ref), at, 0)
+    newest = sorted(traces.rows.items(), key=lambda each: _KINDS.index(each[0].kind), reverse=True)
+    for ref, found in newest:
         folder = platform.lake.path(ref)
         if ref.kind == "comparison":
             shutil.rmtree(folder)
             continue
-        for file in sorted(folder.glob("*.parquet")):
-            _rewrite(file, whose, traces.examples)
+        _mark(folder, at, found)
         if ref.kind == "report":
             _out_of_report(folder, traces.examples)
-        _mark(folder, at, found)
-    for ref in traces.adapters:
-        if platform.lake.has(ref):
-            _mark(platform.lake.path(ref), at, 0)
+        # Tables that know rows by ids alone are found by those that name conversations.
+        tables = sorted(folder.glob("*.parquet"))
+        for file in sorted(tables, key=lambda each: "conversation" in pq.read_schema(each).names):
+            _rewrite(file, whose, traces.examples)
 
 
 def record(platform: Platform, told: dict[str, Any], at: datetime) -> Ref:
@@ -206,11 +213,12 @@ def _out_of_report(folder: Path, examples: Collection[str]) -> None:
     file = folder / "report.json"
     told = json.loads(file.read_text(encoding="utf-8"))
     told["rows"] = [row for row in told["rows"] if row["id"] not in examples]
+    # The report itself comes last: by its rows it is found.
+    (folder / "answers.jsonl").write_text("")
+    (folder / "report.html").unlink(missing_ok=True)
     fresh = folder / ".report.json.new"
     fresh.write_text(json.dumps(told, ensure_ascii=False, indent=1))
     _synced(fresh, file)
-    (folder / "answers.jsonl").write_text("")
-    (folder / "report.html").unlink(missing_ok=True)
 
 
 def _mark(folder: Path, at: datetime, rows: int) -> None:
