@@ -12,6 +12,8 @@ Kind = Literal["lora", "model", "head", "wording"]
 """A LoRA beside the base; a whole model in the base's place; a head on an encoder; words in the prompt alone."""
 _KINDS: dict[str, Kind] = {"lora": "lora", "model": "model", "head": "head", "wording": "wording"}
 _FILE = "adapter.json"
+FORGOTTEN = "forgotten.json"
+"""Put beside what was learned from rows of a person who was to be forgotten; no part of the content that names it."""
 
 
 def mark(folder: Path, kind: Kind) -> None:

@@ -21,6 +21,7 @@ from noria.evaluation import harness, queue, report
 from noria.features import tokenise
 from noria.lake import collect
 from noria.ports import Platform, Progress
+from noria.registry import versions
 from noria.settings import known
 from noria.stage import Look, Stage, Step, check_order, run_stage
 from noria.training import adapter
@@ -135,6 +136,8 @@ def turn(
         # Who asked for a part has it: the next turn looks at sources and traffic anew. A named cycle has more to come.
         if decision is not None or (until and not cycle and len(steps) == len(due)):
             here = _end(platform, here, decision)
+        if decision is not None:
+            versions.best_effort(platform, name, lambda line: progress.update("registry", 0, 1, line))
         return Turn(here, tuple(steps), decision)
 
 

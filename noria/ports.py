@@ -18,6 +18,7 @@ from noria.stores import Indexes as Indexes
 from noria.stores import Keys as Keys
 from noria.stores import Lake as Lake
 from noria.stores import Recorder as Recorder
+from noria.stores import Registry as Registry
 from noria.stores import Runs as Runs
 from noria.stores import Tracking as Tracking
 from noria.stores import Traffic as Traffic
@@ -117,6 +118,7 @@ class Platform:
     tokenizer: Callable[[Path], Tokenizer]
     trainer: Trainer
     tracking: Tracking
+    registry: Registry
     indexes: Indexes
     traffic: Traffic
     draw: Callable[[Report, Path], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
@@ -324,6 +324,17 @@ class Caps:
     """A greedy answer does not depend on which other answers are computed beside it."""
     prompt_logprobs: bool = False
     """Gives the log-probability of a text that it did not write."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a registered model, as the registry has it: a candidate with what is known of it."""
+
+    model: str
+    version: str
+    candidate: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

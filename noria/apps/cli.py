@@ -21,6 +21,7 @@ from noria.apps.commands import (
     keys,
     labels,
     lights,
+    registry,
     releases,
     scan,
 )
@@ -249,6 +250,7 @@ def demo(
 
 app.add_typer(releases.group)
 app.add_typer(data.group, name="data")
+app.add_typer(registry.group, name="registry")
 app.add_typer(keys.group, name="keys")
 app.add_typer(batch.group, name="batch")
 app.add_typer(labels.group, name="labels")

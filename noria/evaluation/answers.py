@@ -87,7 +87,7 @@ class Examiner:
     def __post_init__(self) -> None:
         settings = self.platform.settings.engines[self.task.engine]
         kind = self.platform.engines[settings.kind]
-        folders = {ref: self.platform.lake.path(ref) for ref in self.adapters}
+        folders = {ref: self.platform.lake.verified(ref) for ref in self.adapters}
         if kind.caps.batch_invariant or settings.url is not None:
             self._seats = [_Seat(partial(kind.start, settings, folders, self.log), settings.slots)]
             return

@@ -129,7 +129,7 @@ class _Desk:
         """The engine as it serves, with all adapters that are asked of it, and by how much memory grew."""
         settings = self.platform.settings.engines[name]
         adapters = {
-            side.candidate.adapter: self.platform.lake.path(side.candidate.adapter)
+            side.candidate.adapter: self.platform.lake.verified(side.candidate.adapter)
             for side in self.sides
             if side.candidate.adapter is not None and side.candidate.engine == name
         }

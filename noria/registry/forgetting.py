@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
+from noria.adapters import FORGOTTEN
 from noria.ports import Platform
 from noria.types import Artifact, Deployment, Ref, Run, digest_of
 
-MARK = "forgotten.json"
 EVERY = 100_000
 """Cycles that are looked through."""
 RELEASES = 10_000
@@ -223,9 +223,9 @@ def _out_of_report(folder: Path, examples: Collection[str]) -> None:
 
 def _mark(folder: Path, at: datetime, rows: int) -> None:
     """Say that rows were taken out, or that what was learned from them is in here; earlier marks stay."""
-    file = folder / MARK
+    file = folder / FORGOTTEN
     before = json.loads(file.read_text()) if file.is_file() else []
-    fresh = folder / f".{MARK}.new"
+    fresh = folder / f".{FORGOTTEN}.new"
     fresh.write_text(json.dumps([*before, {"at": at.isoformat(), "rows": rows}]) + "\n")
     _synced(fresh, file)
 

@@ -18,6 +18,7 @@ from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
 from noria.settings.poisoning import PoisoningSettings
 from noria.settings.recipe import FewShotRecipe, LoraRecipe, Recipe, RecipeSettings, WeightRecipe
+from noria.settings.registry import RegistrySettings
 from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
 from noria.settings.source import ColumnType, CrawlSettings, FileLimits, Kind, SourceSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
@@ -74,6 +75,7 @@ __all__ = [
     "Recipe",
     "RecipeSettings",
     "RecordSettings",
+    "RegistrySettings",
     "ReleaseSettings",
     "RuntimeSettings",
     "ScrubAction",

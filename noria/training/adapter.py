@@ -7,6 +7,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
+from noria import environment
 from noria.stage import Look, Work
 from noria.training.base import base_of
 from noria.training.recipes import lora
@@ -46,5 +47,7 @@ def observes(look: Look) -> JsonValue:
 
 
 def work(work: Work) -> Mapping[str, JsonValue]:
-    """Carry out the recipe."""
-    return RECIPES[work.task.recipe.kind].make(work)
+    """Carry out the recipe; what was made, by what and where is told beside what was measured."""
+    measured = RECIPES[work.task.recipe.kind].make(work)
+    recipe = work.task.recipe.model_dump(mode="json")
+    return {**measured, "recipe": recipe, "environment": environment.recorded()}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from noria.apps.commands.options import HERE, AsJson, Candidate, Folder, Task, opened, person, reference
+from noria.apps.commands.options import HERE, AsJson, Candidate, Folder, Task, opened, person, reference, registered
 
 group = typer.Typer()
 
@@ -26,6 +26,7 @@ def promote(
     name, _ = platform.settings.task(ref.name)
     live = release.promote(platform, name, ref, person())
     typer.echo(f"release {live.version} of '{name}': {ref}")
+    registered(platform, name)
 
 
 @group.command()
@@ -45,6 +46,7 @@ def rollback(
     name, _ = platform.settings.task(task)
     live = release.rollback(platform, name, person(), reason)
     typer.echo(f"release {live.version} of '{name}': {live.champion.ref if live.champion else 'the base'}")
+    registered(platform, name)
 
 
 @group.command()
