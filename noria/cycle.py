@@ -141,6 +141,34 @@ def turn(
         return Turn(here, tuple(steps), decision)
 
 
+def latest(platform: Platform, name: str, stage: str) -> Artifact:
+    """What the named stage of a task made last, of what the lake still has; raises NotFound."""
+    for _, runs in platform.runs.cycles(name, CYCLES):
+        for run in reversed(runs):
+            made = platform.runs.artifact(run.output) if run.stage == stage else None
+            if made is not None and platform.lake.has(made.ref):
+                return made
+    raise NotFound(f"'{name}' has no {stage} yet", f"make one: noria run {stage} --task {name}")
+
+
+def measure(platform: Platform, name: str, made: Artifact, progress: Progress) -> Step:
+    """A report on an adapter that no cycle has made, on the latest data set, as a cycle of its own; nothing serves it.
+
+    Raises NotFound where the task has no data set yet, Conflict where a cycle of it runs.
+    """
+    _, task = platform.settings.task(name)
+    stage = next(each for each in STAGES if each.name == "report")
+    done = {"dataset": latest(platform, name, "dataset"), "adapter": made}
+    report.check(Look(platform, name, task, done))
+    with alone(platform, name):
+        now = platform.clock.now()
+        here = Cycle(id=new_id(now), task=name, began=now, ended=now)
+        platform.runs.save(here)
+        step = run_stage(stage, platform, name, task, here.id, done, progress)
+        _end(platform, here, None)
+    return step
+
+
 def _end(platform: Platform, cycle: Cycle, decision: Decision | None) -> Cycle:
     verdict = decision.verdict if decision else None
     ended = cycle.model_copy(update={"ended": platform.clock.now(), "verdict": verdict})

@@ -6,8 +6,10 @@ import os
 import platform
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import JsonValue
 
@@ -24,13 +26,14 @@ def recorded() -> dict[str, JsonValue]:
     return {"digest": digest_of(told), "cpu": cpu(), "cores": _cores(), **told}
 
 
-def packages() -> dict[str, str]:
+@cache
+def packages() -> Mapping[str, str]:
     """Every installed package with its version, in the order of their names (PEP 503)."""
     found: dict[str, str] = {}
     for each in metadata.distributions():
         # What stands first on the path is what is imported.
         found.setdefault(normal(each.metadata["Name"]), each.version)
-    return dict(sorted(found.items()))
+    return MappingProxyType(dict(sorted(found.items())))
 
 
 def normal(name: str) -> str:
@@ -38,6 +41,7 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+@cache
 def licence(package: str, version: str) -> tuple[str, bool] | None:
     """What an installed package says of its licence, and whether that is an SPDX expression (PEP 639).
 

@@ -41,6 +41,13 @@ def check_names(names: Iterable[str]) -> None:
             raise Invalid(f"'{name}' is of a kind that does not belong to an adapter", _HINT)
 
 
+def chosen(names: Iterable[str]) -> list[str]:
+    """Those of a stranger's files that an adapter may need; raises Invalid where one of them may hold code."""
+    found = sorted(names)
+    check_names(name for name in found if PurePosixPath(name).suffix.lower() in _PICKLES)
+    return [name for name in found if PurePosixPath(name).suffix.lower() in WEIGHTS | DATA]
+
+
 def check_folder(folder: Path) -> None:
     """Raise Invalid for a file in this folder that may hold code or is not what its name says."""
     files = [*files_of(folder)]

@@ -74,9 +74,9 @@ def of(platform: Platform, each: Known) -> dict[str, Any]:
     }
 
 
-def packages(facts: Mapping[str, Any]) -> dict[str, str]:
+def packages(facts: Mapping[str, Any]) -> Mapping[str, str]:
     """The packages of the environment that a candidate was made in; the present ones where that was not recorded."""
-    named: dict[str, str] = facts["environment"].get("packages", {})
+    named: Mapping[str, str] = facts["environment"].get("packages", {})
     return named or environment.packages()
 
 

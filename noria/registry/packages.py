@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from noria import adapters, formats
 from noria.errors import Conflict, Invalid, NotFound
 from noria.names import Record
 from noria.ports import Platform
 from noria.registry import cards
-from noria.registry.candidates import Known
-from noria.types import Candidate, Ref
+from noria.registry.candidates import IMPORT, Known
+from noria.types import Artifact, Candidate, Cycle, Ref, Run, digest_of, new_id
 
 MANIFEST = "noria.json"
 PROBES = "probes.json"
@@ -87,9 +88,40 @@ def check(manifest: Manifest, folder: Path) -> None:
     formats.check_folder(folder)
 
 
-def digest_kept(manifest: Manifest, adapter: Ref) -> bool:
-    """Whether what was brought in is the very adapter that was pushed."""
-    return manifest.candidate.adapter is not None and manifest.candidate.adapter.digest == adapter.digest
+def bring_in(
+    platform: Platform,
+    task: str,
+    candidate: Callable[[Ref], Candidate],
+    folder: Path,
+    origin: str,
+    manifest: Manifest | None,
+) -> Known:
+    """Make a fetched adapter an artifact of the lake and a candidate of the task, with its origin in the ledger.
+
+    `folder` holds the adapter's files and nothing else; `candidate` says what would be served with the adapter.
+    """
+    now = platform.clock.now()
+    cycle = Cycle(id=new_id(now), task=task, began=now, ended=now)
+    scratch = platform.lake.scratch(f"import-{cycle.id}")
+    for file in formats.files_of(folder):
+        place = scratch / file.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+    ref = platform.lake.commit(scratch, "adapter", task)
+    made = candidate(ref)
+    meta: dict[str, JsonValue] = {"origin": origin, "candidate": made.model_dump(mode="json")}
+    if manifest is not None:
+        meta["was"] = str(manifest.candidate.ref)
+    key = digest_of({"import": str(made.ref), "origin": origin})
+    run = Run(key=key, stage=IMPORT, task=task, cycle=cycle.id, output=ref, seconds=0.0, peak_mb=0.0, at=now)
+    platform.runs.save(cycle)
+    # An adapter that was made here keeps what is known of its making.
+    known = platform.runs.artifact(ref)
+    artifact = Artifact(ref=ref, parents=(), run_key=key, meta=meta)
+    if known is not None:
+        artifact = known.model_copy(update={"meta": {**known.meta, **meta}})
+    platform.runs.record(run, artifact)
+    return Known(made, now, cycle.id, origin=origin)
 
 
 def _copied(folder: Path, to: Path, besides: set[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from noria.apps.commands.options import HERE, AsJson, Folder, opened
+from noria.errors import Invalid
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -156,3 +157,64 @@ def export_package(
         show(told, as_json=True)
         return
     typer.echo(f"{told['candidate']}: {len(told['files'])} files of the adapter in {told['folder']}")
+
+
+@group.command("push")
+def push_package(
+    task: Annotated[str, typer.Argument(help="Which task.")],
+    which: Which = "champion",
+    to: Annotated[str, typer.Option(help="hf://OWNER/NAME, a bucket such as s3://BUCKET/PREFIX, or a folder.")] = "",
+    probes: Probes = False,
+    as_json: AsJson = False,
+    project: Folder = HERE,
+) -> None:
+    """Send a candidate to a hub, a bucket or a folder; [registry] share = true allows it. The hub's token is HF_TOKEN.
+
+    Example: noria registry push helpdesk champion --to hf://acme/helpdesk
+    """
+    from noria.apps import carrying
+    from noria.apps.screen import show
+
+    platform = opened(project)
+    name, _ = platform.settings.task(task)
+    told = carrying.push(platform, name, which, _given(to, "--to"), probes=probes)
+    if as_json:
+        show(told, as_json=True)
+        return
+    typer.echo(f"pushed {told['candidate']}: {len(told['files'])} files to {told['to']}")
+
+
+@group.command("pull")
+def pull_package(
+    task: Annotated[str, typer.Argument(help="The task that gets the candidate.")],
+    source: Annotated[
+        str, typer.Option("--from", help="hf://OWNER/NAME[@REVISION], a bucket's address, or a folder.")
+    ] = "",
+    report: Annotated[bool, typer.Option("--report", help="Measure it at once on the latest data set.")] = False,
+    as_json: AsJson = False,
+    project: Folder = HERE,
+) -> None:
+    """Fetch an adapter as a candidate of a task. Every digest is checked; files that may hold code are refused.
+
+    It serves nothing: with a report it can be promoted, like any other candidate.
+
+    Example: noria registry pull helpdesk --from hf://acme/helpdesk --report
+    """
+    from noria.apps import carrying
+    from noria.apps.screen import Screen, show
+
+    platform = opened(project)
+    name, _ = platform.settings.task(task)
+    with Screen() as screen:
+        told = carrying.pull(platform, name, _given(source, "--from"), screen, measured=report)
+    if as_json:
+        show(told, as_json=True)
+        return
+    typer.echo(f"pulled {told['candidate']} from {told['origin']}")
+    typer.echo(f"next: noria {'promote ' + told['candidate'] if report else 'registry list ' + name}")
+
+
+def _given(text: str, option: str) -> str:
+    if not text:
+        raise Invalid(f"{option} is missing", f"such as {option} hf://OWNER/NAME")
+    return text
