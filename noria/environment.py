@@ -20,10 +20,10 @@ _WIDE = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
 
 
 def recorded() -> dict[str, JsonValue]:
-    """The environment as JSON: `digest` of interpreter and packages, `python`, `cpu`, `cores` and the `packages`."""
+    """The environment as JSON: `digest` of interpreter and packages, `machine`, `python` and the `packages`."""
     named = packages()
     told: dict[str, JsonValue] = {"python": platform.python_version(), "packages": {**named}}
-    return {"digest": digest_of(told), "cpu": cpu(), "cores": _cores(), **told}
+    return {"digest": digest_of(told), "machine": machine(), **told}
 
 
 @cache
@@ -62,8 +62,8 @@ def licence(package: str, version: str) -> tuple[str, bool] | None:
     return (text, False) if 0 < len(text) <= 120 and text != "UNKNOWN" else None
 
 
-def cpu() -> str:
-    """The kind of processor: its name, and which wide instructions it has."""
+def machine() -> str:
+    """The kind of processor: its name, which wide instructions it has, and how many cores this process may use."""
     name, flags = platform.processor() or platform.machine(), ""
     file = Path("/proc/cpuinfo")
     if file.is_file():
@@ -72,7 +72,7 @@ def cpu() -> str:
         name = told.get("model name", name)
         flags = told.get("flags", told.get("Features", ""))
     wide = [each for each in _WIDE if each in flags.split()]
-    return " ".join([platform.machine(), name, *wide])
+    return f"{' '.join([platform.machine(), name, *wide])}, {_cores()} cores"
 
 
 def _cores() -> int:

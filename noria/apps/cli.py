@@ -23,6 +23,7 @@ from noria.apps.commands import (
     lights,
     registry,
     releases,
+    replay,
     scan,
 )
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
@@ -250,6 +251,7 @@ def demo(
 
 app.add_typer(releases.group)
 app.add_typer(data.group, name="data")
+app.add_typer(replay.group)
 app.add_typer(registry.group, name="registry")
 app.add_typer(keys.group, name="keys")
 app.add_typer(batch.group, name="batch")

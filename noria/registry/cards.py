@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import JsonValue
 
+from noria import replays
 from noria.ports import Platform
 from noria.registry import bom, candidates, facts
 from noria.registry.candidates import Known
@@ -170,21 +171,10 @@ def _limits(told: Mapping[str, Any]) -> str:
         lines.append(f"It is certainly worse than the champion of its day on: {', '.join(lost)}.")
     if (told["adapter"] or {}).get("forgotten"):
         lines.append(f"Rows that it learned from were forgotten on {told['adapter']['forgotten']}: replace it.")
-    if told["replay"] and not told["replay"].get("same"):
-        lines.append(f"Made again it came out otherwise: {replayed(told['replay'])}.")
+    again = replays.read(told["replay"])
+    if again is not None and not again.same:
+        lines.append(f"It cannot be made again as it is: {again.words()}.")
     return "".join(f"- {line}\n" for line in lines)
-
-
-def replayed(told: Mapping[str, Any]) -> str:
-    """What a replay has found, in few words."""
-    if told.get("same"):
-        return "the same digest"
-    words = {
-        "weights": "weights differ by up to {:.3g}", "loss": "losses by up to {:.3g}",
-        "agreement": "next tokens agree on {:.1%} of the probes",
-    }  # fmt: skip
-    found = [form.format(told[name]) for name, form in words.items() if told.get(name) is not None]
-    return ", ".join(found) or "another digest"
 
 
 def _certainly_worse(each: Mapping[str, Any]) -> bool:
@@ -210,7 +200,8 @@ def _energy(training: Mapping[str, Any]) -> str:
 
 
 def _again(told: Mapping[str, Any], adapter: Mapping[str, Any]) -> str:
-    found = f"\nDone before: {replayed(told['replay'])}, on {told['replay'].get('cpu')}.\n" if told["replay"] else ""
+    again = replays.read(told["replay"])
+    found = f"\nDone on {again.at:%Y-%m-%d}: {again.words()}, on {again.machine}.\n" if again is not None else ""
     if told["origin"] or not adapter:
         return "It was not made here.\n"
     return (

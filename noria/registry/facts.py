@@ -20,7 +20,7 @@ _TRAINING = (
     "trained_parameters", "energy_wh", "start",
 )  # fmt: skip
 """What of a training's measures a card tells, as far as a recipe has measured it."""
-_ENVIRONMENT = ("digest", "python", "cpu", "cores")
+_ENVIRONMENT = ("digest", "python", "machine")
 
 
 def lineage(platform: Platform, each: Known) -> dict[str, Artifact]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from noria import replays
 from noria.errors import Conflict, NoriaError, NotFound
 from noria.ports import Platform
 from noria.registry import candidates, cards, facts
@@ -68,10 +69,10 @@ def sync(platform: Platform, task: str, *, whole: bool = True) -> Synced:
     return done
 
 
-def best_effort(platform: Platform, task: str, tell: Callable[[str], None]) -> None:
-    """Sync what is new; a registry that is away, or full, is told in one line and mended by a later sync."""
+def best_effort(platform: Platform, task: str, tell: Callable[[str], None], *, whole: bool = False) -> None:
+    """Sync what is new, or all; a registry that is away, or full, is told in one line and mended by a later sync."""
     try:
-        sync(platform, task, whole=False)
+        sync(platform, task, whole=whole)
     except (NoriaError, OSError) as error:
         tell(f"the registry was not brought up to date: {error}; later: noria registry sync {task}")
 
@@ -180,7 +181,7 @@ def _tags(platform: Platform, each: Known, card: Artifact, live: Deployment | No
         "origin": each.origin, CARD: card.ref,
         "forgotten": facts.forgotten(platform, candidate.adapter) if candidate.adapter else None,
         "held": "yes" if live is not None and each.ref in live.held else None,
-        "replay": cards.replayed(told["replay"]) if told["replay"] else None,
+        "replay": again.words() if (again := replays.read(told["replay"])) else None,
     }  # fmt: skip
     return {name: str(value) for name, value in named.items() if value}
 

@@ -7,9 +7,8 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import fsspec
+import pytest
 from hub_server import Hub
 from hub_server import serving as hub_serving
 from made_candidates import Turns, project

@@ -79,6 +79,7 @@ def show_card(
 @group.command("sync")
 def sync_versions(
     task: TaskName = None,
+    new: Annotated[bool, typer.Option("--new", help="Only what came since the last sync.")] = False,
     parent: Annotated[int | None, typer.Option(hidden=True, help="End with this process.")] = None,
     as_json: AsJson = False,
     project: Folder = HERE,
@@ -96,7 +97,7 @@ def sync_versions(
         die_with_parent(parent)
     platform = opened(project)
     name, _ = platform.settings.task(task)
-    done = versions.sync(platform, name)
+    done = versions.sync(platform, name, whole=not new)
     if as_json:
         show(done.told(), as_json=True)
         return

@@ -88,6 +88,17 @@ def why(
     show(None, False, table_of(["", ""], _why_rows(told)))
 
 
+def _model_rows(model: dict[str, Any] | None) -> list[list[str]]:
+    from noria import replays
+
+    if model is None:
+        return []
+    version = f"version {model['version']} of '{model['name']}'" if model["version"] else "in no registry"
+    rows = [["model", version], ["card", model["card"]]]
+    again = replays.read(model["replay"])
+    return [*rows, ["replay", again.words()]] if again is not None else rows
+
+
 def _why_rows(told: dict[str, Any]) -> list[list[str]]:
     answer = told["answer"]
     decision = told["decision"] or {"verdict": "", "because": "the base model, before any promotion"}
@@ -96,6 +107,7 @@ def _why_rows(told: dict[str, Any]) -> list[list[str]]:
         ["answer", answer["text"]],
         ["context", answer["context"] or ""],
         ["served by", f"{told['served_by']} ({answer['arm']})"],
+        *_model_rows(told["model"]),
         ["decision", f"{decision['verdict']}: {decision['because']}"],
         ["report", told["report"] or ""],
         ["adapter", told["adapter"] or ""],
