@@ -19,6 +19,8 @@ Kind = Literal["lora", "model", "head", "wording"]
 _KINDS: dict[str, Kind] = {"lora": "lora", "model": "model", "head": "head", "wording": "wording"}
 _FILE = "adapter.json"
 _WORDING = "wording.json"
+FORGOTTEN = "forgotten.json"
+"""Put beside what was learned from rows of a person who was to be forgotten; no part of the content that names it."""
 
 
 def mark(folder: Path, kind: Kind) -> None:
@@ -62,6 +64,8 @@ def wording_of(lake: Lake, adapter: Ref | None) -> Wording | None:
 
 
 def loaded(lake: Lake, adapters: Iterable[Ref]) -> dict[Ref, Path]:
-    """Folders of those that an engine must load: all but words, which stand in the prompt."""
-    folders = {ref: lake.path(ref) for ref in adapters}
-    return {ref: folder for ref, folder in folders.items() if kind_of(folder) != "wording"}
+    """Folders of those that an engine must load, verified: all but words, which stand in the prompt.
+
+    Raises NotFound, and Invalid for one that is not as it was made.
+    """
+    return {ref: lake.verified(ref) for ref in adapters if kind_of(lake.path(ref)) != "wording"}

@@ -18,6 +18,7 @@ from noria.stores import Indexes as Indexes
 from noria.stores import Keys as Keys
 from noria.stores import Lake as Lake
 from noria.stores import Recorder as Recorder
+from noria.stores import Registry as Registry
 from noria.stores import Runs as Runs
 from noria.stores import Tracking as Tracking
 from noria.stores import Traffic as Traffic
@@ -136,6 +137,7 @@ class Platform:
     trainer: Trainer
     heads: HeadTrainer
     tracking: Tracking
+    registry: Registry
     indexes: Indexes
     traffic: Traffic
     draw: Callable[[Report, Path], None]

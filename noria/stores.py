@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from noria.types import ApiKey, Artifact, Cycle, Deployment, Document, Feedback, Interaction, Ref, Run
+from noria.types import ApiKey, Artifact, Cycle, Deployment, Document, Feedback, Interaction, ModelVersion, Ref, Run
 
 
 class Lake(Protocol):
@@ -23,6 +23,9 @@ class Lake(Protocol):
 
     def path(self, ref: Ref) -> Path:
         """Folder of an artifact; raises NotFound."""
+
+    def verified(self, ref: Ref) -> Path:
+        """Folder of an artifact whose files are what was committed; raises NotFound, Invalid naming what changed."""
 
     def has(self, ref: Ref) -> bool:
         """Whether the artifact is there."""
@@ -81,6 +84,28 @@ class Tracking(Protocol):
         files: Sequence[Path],
     ) -> str:  # fmt: skip
         """Store one run: parameters and measures, curves by step, files. Returns its id."""
+
+
+class Registry(Protocol):
+    """Where candidates are shown as versions of a registered model (MLflow). All of it may be asked again."""
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """Every version of a model, newest first; none where there is no such model."""
+
+    def put(self, model: str, candidate: str, tags: Mapping[str, str], folders: Mapping[str, Path]) -> str:
+        """Store a candidate's folders by their names, the first of which is the model; returns its version.
+
+        A candidate that has a version keeps it: its folders and tags are added to it.
+        """
+
+    def tag(self, model: str, version: str, tags: Mapping[str, str | None]) -> None:
+        """Set tags; None takes one away."""
+
+    def alias(self, model: str, aliases: Mapping[str, str | None]) -> None:
+        """Let aliases name versions; None takes one away."""
+
+    def remove(self, model: str, version: str) -> None:
+        """Remove a version with its files; raises NotFound."""
 
 
 class Index(Protocol):

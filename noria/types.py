@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, PlainSerializer, StringConstraints
 
+from noria.jobs import HeadJob as HeadJob
+from noria.jobs import TrainingJob as TrainingJob
 from noria.messages import Message as Message
 from noria.messages import Shot as Shot
 from noria.messages import Wording as Wording
@@ -26,9 +27,6 @@ from noria.routes import KeyGrant as KeyGrant
 from noria.routes import Role as Role
 from noria.routes import Route as Route
 from noria.routes import Snapshot as Snapshot
-
-if TYPE_CHECKING:
-    from noria.settings import EncoderRecipe, WeightRecipe
 
 Verdict = Literal["promote", "refuse", "inconclusive"]
 Split = Literal["train", "test"]
@@ -333,6 +331,17 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a registered model, as the registry has it: a candidate with what is known of it."""
+
+    model: str
+    version: str
+    candidate: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Form:
     """JSON of `schema`, with so many likely `choices` of each token; `reuse` what is computed, which may round.
 
@@ -359,34 +368,3 @@ class Generation:
     prompt_tokens: int | None
     completion_tokens: int | None
     tokens: tuple[Choices, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingJob:
-    """All that a trainer is told; `plan` lists numbers of rows of `features/features.parquet`, step by step.
-
-    With `kind = "dpo"` row 2n is what was preferred over row 2n+1. Checkpoints go to `state`, every so many steps or
-    after some time; `stop` is asked after each measurement of the `validation` rows, with the step and their loss.
-    """
-
-    model: Path
-    features: Path
-    plan: Sequence[Sequence[int]]
-    start: Path | None
-    recipe: WeightRecipe
-    out: Path
-    validation: Sequence[int] = ()
-    state: Path | None = None
-    checkpoint_steps: int | None = None
-    stop: Callable[[int, float], bool] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HeadJob:
-    """All that a trainer of heads is told; `model` is the encoder's folder, rows lie in `features/features.parquet`."""
-
-    model: Path
-    features: Path
-    recipe: EncoderRecipe
-    several: bool
-    out: Path

@@ -19,7 +19,7 @@ from noria.traffic.log import TrafficLog
 
 def open_platform(settings: Settings) -> Platform:
     """Open every back-end that the settings name; raises Invalid or Unavailable with the place of the fault."""
-    from noria.backends import encoder_trainer, mlflow_tracking, peft_trainer, plots, spark
+    from noria.backends import encoder_trainer, mlflow_registry, mlflow_tracking, peft_trainer, plots, spark
 
     root, state = settings.root, settings.state
     lake = local_lake(settings)
@@ -50,6 +50,7 @@ def open_platform(settings: Settings) -> Platform:
         trainer=trainer,
         heads=encoder_trainer.EncoderTrainer(),
         tracking=mlflow_tracking.MlflowTracking(settings.runtime.tracking, root),
+        registry=mlflow_registry.MlflowRegistry(settings.runtime.tracking, root),
         indexes=Indexes(),
         traffic=TrafficLog(state / "segments", lake),
         draw=plots.report,

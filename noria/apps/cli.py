@@ -21,7 +21,9 @@ from noria.apps.commands import (
     keys,
     labels,
     lights,
+    registry,
     releases,
+    replay,
     scan,
 )
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
@@ -249,6 +251,8 @@ def demo(
 
 app.add_typer(releases.group)
 app.add_typer(data.group, name="data")
+app.add_typer(replay.group)
+app.add_typer(registry.group, name="registry")
 app.add_typer(keys.group, name="keys")
 app.add_typer(batch.group, name="batch")
 app.add_typer(labels.group, name="labels")

@@ -235,10 +235,10 @@ class Fleet:
 
     def _replicas(self, name: str, settings: EngineSettings, adapters: frozenset[Ref]) -> Replicas:
         kind = self._platform.engines[settings.kind]
-        folders = {ref: self._platform.lake.path(ref) for ref in sorted(adapters, key=str)}
         logs = self._platform.settings.state / "logs"
 
         def start(each: EngineSettings, number: int) -> Engine:
+            folders = {ref: self._platform.lake.verified(ref) for ref in sorted(adapters, key=str)}
             return kind.start(each, folders, logs / f"engine-{name}{f'-{number}' if number else ''}.log")
 
         return Replicas(settings, adapters, start, self._close, self._monotonic)

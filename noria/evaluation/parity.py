@@ -20,9 +20,12 @@ def check(engine: Engine, adapter: Ref, folder: Path, progress: Progress) -> Met
 
     Greedy texts diverge after a while even where all is well, so single next tokens are compared, after prefixes
     that are the same for both. Returns `parity` (share of equal next tokens) and `changed` (share of the first
-    probes on which the engine answers otherwise without the adapter).
+    probes on which the engine answers otherwise without the adapter); nothing where the trainer has noted none.
     """
-    probes = json.loads((folder / "probes.json").read_text())
+    file = folder / "probes.json"
+    if not file.is_file():
+        return {}
+    probes = json.loads(file.read_text())
     if adapters.kind_of(folder) == "head":
         return _classes(engine, adapter, probes, progress)
     tuned = []

@@ -106,8 +106,8 @@ def kind_of(platform: Platform, candidate: Candidate) -> str:
         return "attached" if settings is not None and settings.url is not None else "base"
     made = platform.runs.artifact(candidate.adapter)
     noted = made.meta.get("recipe") if made is not None else None
-    if isinstance(noted, str):
-        return noted
+    if isinstance(noted, dict):
+        return str(noted["kind"])
     recipe = platform.settings.tasks[candidate.task].recipe
     if not platform.lake.has(candidate.adapter):
         return recipe.kind

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from noria import adapters
 from noria.errors import NotFound
 from noria.ports import Platform
+from noria.registry import candidates
 from noria.types import Artifact, Candidate, Deployment, Interaction, Ref, Wording
 
 HISTORY = 10_000
@@ -27,9 +28,9 @@ def explain(platform: Platform, identity: str, limit: int = 5) -> dict[str, Any]
         limit: how many training rows to show; those that share most words with the question come first.
 
     Returns:
-        answer, served_by, decision, report, adapter, dataset, rows, sources and wording, ready for JSON; what does not
-        exist (the base has no adapter) is None or empty. Where words stand in the prompt, `rows` are all those among
-        them, in their order, and `wording` has the system prompt.
+        answer, served_by, model, decision, report, adapter, dataset, rows, sources and wording, ready for JSON; what
+        does not exist (the base has no adapter) is None or empty. Where words stand in the prompt, `rows` are all those
+        among them, in their order, and `wording` has the system prompt.
 
     Raises:
         NotFound: no such interaction.
@@ -54,6 +55,7 @@ def explain(platform: Platform, identity: str, limit: int = 5) -> dict[str, Any]
             "arm": told.arm,
         },
         "served_by": told.served_by,
+        "model": _model(platform, told.served_by, chain),
         "decision": release.decision.model_dump(mode="json") if release else None,
         "report": _report(platform, release),
         "adapter": str(adapter) if adapter else None,
@@ -62,6 +64,16 @@ def explain(platform: Platform, identity: str, limit: int = 5) -> dict[str, Any]
         "sources": _sources(platform, chain, rows),
         "wording": {"system": wording.system, "shots": len(wording.shots)} if wording else None,
     }
+
+
+def _model(platform: Platform, served_by: str, chain: dict[str, Artifact]) -> dict[str, Any] | None:
+    """The model version of what answered, its card, and whether its training could be repeated."""
+    card = candidates.carded(platform, served_by)
+    if card is None:
+        return None
+    replay = chain["adapter"].meta.get("replay") if "adapter" in chain else None
+    version = candidates.version_of(card)
+    return {"name": card.ref.name, "version": version, "card": str(card.ref), "replay": replay}
 
 
 def ancestors(platform: Platform, ref: Ref) -> Iterator[Artifact]:

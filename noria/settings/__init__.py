@@ -32,6 +32,7 @@ from noria.settings.recipe import (
     WeightRecipe,
     WordingRecipe,
 )
+from noria.settings.registry import RegistrySettings
 from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
 from noria.settings.source import ColumnType, CrawlSettings, FileLimits, Kind, SourceSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
@@ -95,6 +96,7 @@ __all__ = [
     "Recipe",
     "RecipeSettings",
     "RecordSettings",
+    "RegistrySettings",
     "ReleaseSettings",
     "RuntimeSettings",
     "ScrubAction",

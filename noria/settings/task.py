@@ -192,6 +192,11 @@ class TaskSettings(Table):
         cost = (self.gate.cost,) if self.gate.goal == "cheaper" else ()
         return tuple(dict.fromkeys((self.gate.metric, *cost, *self.gate.guards, *self.metrics)))
 
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Its sources and that of its context, each once and in the order of their names."""
+        return tuple(sorted({*self.sources, *((self.context.source,) if self.context else ())}))
+
     @model_validator(mode="after")
     def _classes(self) -> Self:
         if self.kind != "classify":

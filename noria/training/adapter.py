@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
+from noria import environment
 from noria.stage import Look, Work
 from noria.training.base import base_of
 from noria.training.recipes import dpo, encoder, few_shot, full, lora, prompt, qlora
@@ -67,14 +68,20 @@ Opened = Callable[[Work], AbstractContextManager[Bench]]
 
 
 def work(work: Work, opened: Opened | None = None) -> Mapping[str, JsonValue]:
-    """Carry out the recipe; a search tries its words at the bench that `opened` opens."""
-    kind = work.task.recipe.kind
-    if kind not in SEARCHES:
-        return {**RECIPES[kind].make(work), "recipe": kind}
+    """Carry out the recipe; what was made, by what and where is told beside what was measured.
+
+    A search tries its words at the bench that `opened` opens.
+    """
+    recipe = work.task.recipe
+    told: dict[str, JsonValue] = {
+        "recipe": recipe.model_dump(mode="json"), "environment": environment.recorded(),
+    }  # fmt: skip
+    if recipe.kind not in SEARCHES:
+        return {**RECIPES[recipe.kind].make(work), **told}
     if opened is None:
-        raise TypeError(f"recipe '{kind}' has nowhere to try what it makes")
+        raise TypeError(f"recipe '{recipe.kind}' has nowhere to try what it makes")
     with opened(work) as bench:
-        return {**SEARCHES[kind].make(work, bench), "recipe": kind}
+        return {**SEARCHES[recipe.kind].make(work, bench), **told}
 
 
 def _of(look: Look) -> Recipe | Search:
