@@ -25,7 +25,7 @@ Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 PIECE = 1 << 26
-"""Bytes of a batch that are worked on at a time, so that memory does not depend on the engine's batches."""
+"""Bytes of a batch that are worked on at a time, at the most: memory does not depend on the engine's batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +161,10 @@ def of(batch: pa.RecordBatch) -> Texts:
     )
 
 
-def pieces(batches: Batches) -> Batches:
-    """The same rows in batches of bounded size, none of them empty."""
+def pieces(batches: Batches, size: int = PIECE) -> Batches:
+    """The same rows in batches of about `size` bytes at the most, none of them empty."""
     for batch in batches:
-        parts = min(batch.num_rows, -(-batch.nbytes // PIECE))
+        parts = min(batch.num_rows, -(-batch.nbytes // size))
         for part in range(parts):
             start, end = batch.num_rows * part // parts, batch.num_rows * (part + 1) // parts
             yield batch.slice(start, end - start)
