@@ -30,8 +30,8 @@ _COMPOSED = (
     # Characters that NFC leaves alone whatever stands beside them; a text of nothing else needs no look at all.
     r"\t\n\r -~\x{85}\x{a0}-\x{ac}\x{ae}-\x{2ff}\x{370}-\x{373}\x{376}-\x{37d}\x{388}-\x{3ff}\x{400}-\x{482}"
     r"\x{48a}-\x{52f}\x{5d0}-\x{5ea}\x{621}-\x{63a}\x{640}-\x{64a}\x{660}-\x{66f}\x{671}-\x{6d5}\x{3001}-\x{3029}"
-    r"\x{3041}-\x{3096}\x{30a1}-\x{30fa}\x{30fc}\x{4e00}-\x{9fff}\x{2010}-\x{2027}\x{202f}-\x{205e}\x{20a0}-\x{20bf}"
-    r"\x{2190}-\x{21ff}\x{2500}-\x{2bff}\x{ff00}-\x{ff0f}\x{ff1a}-\x{ff20}\x{ff3b}-\x{ff40}\x{ff5b}-\x{ff65}"
+    r"\x{3041}-\x{3096}\x{30a1}-\x{30fa}\x{30fc}\x{4e00}-\x{9fff}\x{2002}-\x{200a}\x{2010}-\x{2027}\x{202f}-\x{205e}"
+    r"\x{20a0}-\x{20bf}\x{2190}-\x{21ff}\x{2500}-\x{2bff}\x{ff00}-\x{ff0f}\x{ff1a}-\x{ff20}\x{ff3b}-\x{ff40}\x{ff5b}-\x{ff65}"
     r"\x{1f300}-\x{1faff}\x{fe0f}"
 )
 _FOLDED = (
@@ -79,7 +79,7 @@ def unicode(form: Literal["NFC", "NFKC"], presentation: bool) -> Opened:
         elif presentation:
             strings = where(strings, f"[{_PRESENTATION}]", plain)
         strings = where(strings, _DROPPED, lambda some: pc.replace_substring_regex(some, _DROPPED, ""))
-        return normal(strings)
+        return normal(strings) if form == "NFKC" else composed(strings)
 
     needing = r"[^\t\n\r -~]" if form == "NFKC" else f"[^{_COMPOSED}]"
     return lambda: Change(needing, change)
@@ -160,8 +160,10 @@ def digests(texts: Texts) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    text = where(folded(texts.text, each(_fold)), _UNTIDY, _tidy)
-    text = where(text, "\n", lambda some: pc.replace_substring(some, "\n", " "))
+    def on_one_line(strings: pa.Array) -> pa.Array:
+        return pc.replace_substring(where(strings, _UNTIDY, _tidy), "\n", " ")
+
+    text = where(folded(texts.text, each(_fold)), rf"\n|{_UNTIDY}", on_one_line)
     found = [hashlib.blake2b(one, digest_size=16).hexdigest() for one in text.cast(pa.binary()).to_pylist()]
     return pa.array(found, pa.string())
 
