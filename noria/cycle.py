@@ -18,7 +18,7 @@ from noria.datasets import card, clean, examples
 from noria.deployment import release
 from noria.errors import Conflict, Invalid, NotFound
 from noria.evaluation import harness, queue, report
-from noria.features import tokenise
+from noria.features import kinds as features
 from noria.lake import collect
 from noria.ports import Platform, Progress
 from noria.settings import known
@@ -37,7 +37,7 @@ STAGES = (
         observes=examples.observes,
         version="2",
     ),
-    Stage("features", tokenise.work, reads=("dataset",), params=tokenise.params),
+    Stage("features", features.work, reads=("dataset",), params=features.params, version="2"),
     Stage("adapter", adapter.work, reads=("features",), params=adapter.params, observes=adapter.observes),
     Stage(
         "report", report.work, reads=("dataset", "adapter"), params=report.params, observes=report.observes, version="2"

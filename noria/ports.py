@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import JsonValue
 
@@ -90,6 +90,10 @@ class Trainer(Protocol):
         """Write `adapter.gguf`, PEFT's own files and `loss.json` to `job.out`; returns what was measured."""
 
 
+Encode = Callable[[Sequence[Sequence[Mapping[str, Any]]], Sequence[str]], tuple[list[list[int]], list[list[int]]]]
+"""Conversations and answers in, the token ids of each out, as `Tokenizer.prompt` and `Tokenizer.answer` give them."""
+
+
 class Tokenizer(Protocol):
     """A model's own tokenizer with its chat template; `digest` changes when any token id would."""
 
@@ -100,6 +104,9 @@ class Tokenizer(Protocol):
 
     def answer(self, text: str) -> list[int]:
         """Token ids of an answer, with the model's own end token."""
+
+    def sent(self) -> Callable[[], Encode]:
+        """Opens the same tokenizer anywhere, such as on a worker without noria: a closure over plain values."""
 
 
 @dataclass(frozen=True, slots=True)
