@@ -13,6 +13,8 @@ from pydantic import JsonValue
 
 from noria.settings import EngineSettings, Settings
 from noria.stores import Deployments as Deployments
+from noria.stores import FeatureStore as FeatureStore
+from noria.stores import FeatureView as FeatureView
 from noria.stores import Index as Index
 from noria.stores import Indexes as Indexes
 from noria.stores import Keys as Keys
@@ -128,3 +130,4 @@ class Platform:
     traffic: Traffic
     draw: Callable[[Report, Path], None]
     spark: Callable[[], AbstractContextManager[SparkSession]]
+    features: FeatureStore

@@ -11,6 +11,7 @@ from typing import Any
 
 from noria.errors import Conflict, NotFound
 from noria.evaluation import history, shelf
+from noria.features import views
 from noria.gateway.batch import forget as batches
 from noria.ports import Platform
 from noria.registry import forgetting
@@ -52,6 +53,7 @@ def forget(platform: Platform, user: str, actor: str, *, logged: bool, dry: bool
             log.forget(state / "segments", lake, person)
             if purge:
                 forgetting.remove(platform, traces, whose, now)
+                views.forget(platform, traces.examples)
         told = {
             "interactions": len(person.interactions), "feedback": len(person.feedback), "files": kept.files,
             "batches": kept.batches, "lines": kept.lines, "open_batches": kept.open, "purged": purge and not dry,

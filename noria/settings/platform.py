@@ -22,6 +22,8 @@ class RuntimeSettings(Table):
     ledger: str = "sqlite:///noria.db"
     tracking: str = "sqlite:///mlflow.db"
     spark: str = "embedded"
+    features: str = "sqlite:///.noria/features/online.db"
+    """The online store: sqlite:///FILE, redis://HOST:6379/0 or postgresql+psycopg://USER@HOST/DATABASE."""
     device: str = "auto"
     listen: Address = "127.0.0.1:8000"
     """Address of the data plane; port 0 takes a free one."""
