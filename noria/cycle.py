@@ -18,7 +18,7 @@ from noria.datasets import card, clean, examples
 from noria.deployment import release
 from noria.errors import Conflict, Invalid, NotFound
 from noria.evaluation import harness, queue, report, trying
-from noria.features import tokenise
+from noria.features import kinds as features
 from noria.lake import collect
 from noria.ports import Platform, Progress
 from noria.registry import versions
@@ -38,7 +38,7 @@ STAGES = (
         observes=examples.observes,
         version="2",
     ),
-    Stage("features", tokenise.work, reads=("dataset",), params=tokenise.params),
+    Stage("features", features.work, reads=("dataset",), params=features.params, version="2"),
     Stage(
         "adapter",
         partial(adapter.work, opened=trying.bench),

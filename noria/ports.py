@@ -7,12 +7,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
 from noria.settings import EngineSettings, Settings, WeightRecipe
 from noria.stores import Deployments as Deployments
+from noria.stores import FeatureStore as FeatureStore
+from noria.stores import FeatureView as FeatureView
 from noria.stores import Index as Index
 from noria.stores import Indexes as Indexes
 from noria.stores import Keys as Keys
@@ -109,6 +111,10 @@ class HeadTrainer(Protocol):
         """Write `head.safetensors`, `labels.json`, `probes.json` and `loss.json`; returns what was measured."""
 
 
+Encode = Callable[[Sequence[Sequence[Mapping[str, Any]]], Sequence[str]], tuple[list[list[int]], list[list[int]]]]
+"""Conversations and answers in, the token ids of each out, as `Tokenizer.prompt` and `Tokenizer.answer` give them."""
+
+
 class Tokenizer(Protocol):
     """A model's own tokenizer with its chat template; `digest` changes when any token id would."""
 
@@ -119,6 +125,14 @@ class Tokenizer(Protocol):
 
     def answer(self, text: str) -> list[int]:
         """Token ids of an answer, with the model's own end token."""
+
+
+@runtime_checkable
+class Portable(Tokenizer, Protocol):
+    """A tokenizer that can be sent to where the rows are."""
+
+    def sent(self) -> Callable[[], Encode]:
+        """Opens the same tokenizer anywhere, such as on a worker without noria: a closure over plain values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +156,4 @@ class Platform:
     traffic: Traffic
     draw: Callable[[Report, Path], None]
     spark: Callable[[], AbstractContextManager[SparkSession]]
+    features: FeatureStore

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import JsonValue
 
 from noria.types import ApiKey, Artifact, Cycle, Deployment, Document, Feedback, Interaction, ModelVersion, Ref, Run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Lake(Protocol):
@@ -123,6 +127,47 @@ class Indexes(Protocol):
 
     def open(self, folder: Path) -> Index:
         """Read one into memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureView:
+    """Rows of one entity by key and time. `project` keeps versions apart, `table` is the folder of its history.
+
+    A row has the columns `entity` (text), the fields, `event_timestamp` (from when on it holds) and `created`
+    (when it was made; of two with the same event the later one counts), both in UTC.
+    """
+
+    project: str
+    name: str
+    entity: str
+    fields: Mapping[str, Literal["ints", "floats", "int", "text"]]
+    table: Path
+    tags: Mapping[str, str]
+
+
+class FeatureStore(Protocol):
+    """Rows as they were at a time, for training, and as they are now, for serving."""
+
+    def add(self, view: FeatureView, rows: pa.Table, part: str) -> None:
+        """Put rows into the history, once: a part that is there already stays."""
+
+    def history(self, view: FeatureView, asked: pa.Table) -> pa.Table:
+        """The rows as they were: `asked` has the columns of the entity and `event_timestamp`; its order is kept.
+
+        Fields are null where there was no row yet. Raises NotFound without a history.
+        """
+
+    def materialize(self, view: FeatureView, since: datetime, until: datetime) -> int:
+        """Bring each entity's latest row of that time online; returns how many. Raises NotFound, Unavailable."""
+
+    def push(self, view: FeatureView, rows: pa.Table) -> None:
+        """Bring rows online at once. Raises Unavailable."""
+
+    def read(self, view: FeatureView, keys: Sequence[str]) -> pa.Table:
+        """The rows that are online, in this order; fields are null where there is none. Raises Unavailable."""
+
+    def remove(self, view: FeatureView, keys: Sequence[str], at: datetime) -> int:
+        """Take entities out of history and online store; returns how many rows of the history went."""
 
 
 class Traffic(Protocol):

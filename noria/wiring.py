@@ -9,6 +9,7 @@ from pathlib import Path
 from noria import settings as reading
 from noria.backends import ledger
 from noria.backends.clock import SystemClock
+from noria.backends.feast_store import FeastStore
 from noria.backends.folder_lake import FolderLake
 from noria.backends.fts import Indexes
 from noria.errors import Invalid
@@ -55,6 +56,7 @@ def open_platform(settings: Settings) -> Platform:
         traffic=TrafficLog(state / "segments", lake),
         draw=plots.report,
         spark=partial(spark.session, settings.runtime.spark),
+        features=FeastStore(settings.runtime.features, root, state / "features"),
     )
 
 

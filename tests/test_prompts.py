@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -76,7 +77,7 @@ def test_data_training_and_serving_say_the_same(text: str, tmp_path: Path) -> No
     )  # fmt: skip
     write_examples([row], tmp_path / "train.parquet")
     stored = pq.read_table(tmp_path / "train.parquet").to_pylist()[0]
-    learned = tokenise.row(stored, None, Letters())
+    learned = tokenise.row(stored, None, letters)
     assert "".join(map(chr, learned["input_ids"])) == text
     answer = "".join(chr(each) for each, said in zip(learned["input_ids"], learned["loss_mask"], strict=True) if said)
     served = prompts.dress(None, [{"role": "user", "content": parts.question}], parts.context)
@@ -86,16 +87,12 @@ def test_data_training_and_serving_say_the_same(text: str, tmp_path: Path) -> No
     assert prompts.annotate(parts) == text
 
 
-class Letters:
+def letters(
+    conversations: Sequence[Sequence[Mapping[str, Any]]], answers: Sequence[str]
+) -> tuple[list[list[int]], list[list[int]]]:
     """A tokenizer whose tokens are the letters of the last message."""
-
-    digest = "letters"
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        return [*map(ord, messages[-1].content)]
-
-    def answer(self, text: str) -> list[int]:
-        return [*map(ord, text)]
+    asked = [[*map(ord, turns[-1]["content"])] for turns in conversations]
+    return asked, [[*map(ord, answer)] for answer in answers]
 
 
 def test_only_the_last_question_is_annotated() -> None:

@@ -16,6 +16,7 @@ from noria.apps.commands import (
     data,
     evaluate,
     export,
+    features,
     forget,
     judge,
     keys,
@@ -263,6 +264,7 @@ app.add_typer(compare.group)
 app.add_typer(evaluate.group, name="evaluate")
 app.add_typer(scan.group)
 app.add_typer(forget.group)
+app.add_typer(features.group, name="features")
 app.add_typer(export.group, name="export")
 
 

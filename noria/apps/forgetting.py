@@ -11,6 +11,7 @@ from typing import Any
 
 from noria.errors import Conflict, NotFound
 from noria.evaluation import history, shelf
+from noria.features import views
 from noria.gateway.batch import forget as batches
 from noria.ports import Platform
 from noria.registry import forgetting, versions
@@ -52,6 +53,7 @@ def forget(platform: Platform, user: str, actor: str, *, logged: bool, dry: bool
             # By the log all the rest is found: it goes last.
             if purge:
                 forgetting.remove(platform, traces, whose, now)
+                views.forget(platform, traces.examples)
             log.forget(state / "segments", lake, person)
         learned = versions.learned(platform, traces.adapters)
         told: dict[str, Any] = {

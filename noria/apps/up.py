@@ -168,7 +168,9 @@ def _control_plane(platform: Platform) -> Iterator[str]:
             f"port {port} on {host} is in use", "free it, or set [runtime] control",
             where=platform.settings.place("runtime", "control"),
         ) from error  # fmt: skip
-    server = uvicorn.Server(uvicorn.Config(api.build(platform), log_level="error", access_log=False, lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(api.build(platform), ws="none", log_level="error", access_log=False, lifespan="off")
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="control-plane", daemon=True)
     thread.start()
     try:

@@ -23,6 +23,7 @@ from noria.datasets.rows import (
     write_examples,
     write_json,
     write_sides,
+    write_times,
 )
 from noria.datasets.schema import rows_of
 from noria.datasets.scrub import Recognise, Scrubber, keeps, keeps_document, params_of, rules_of
@@ -92,11 +93,11 @@ def work(work: Work, recogniser: Callable[[], Recognise] | None = None) -> Mappi
     """Write the tables of a dataset; returns counts.
 
     `train.parquet` and `test.parquet` lie apart, so that training never opens the test rows. Beside them lie
-    `pairs.parquet` (preferences), `sides.parquet`, `suspects.parquet`, `steps.json` and, for a task with context,
-    `index/`. Of the counts, `leaks` is what of personal data is in the files that were written. `recogniser` opens the
-    model that finds names, where the task asks for them. Raises Invalid when there is no example, none on one of the
-    sides, too few fresh sealed rows, or more that look planted than the task bears; Denied for a trusted file that is
-    not what was signed.
+    `times.parquet` (when training rows were said), `pairs.parquet` (preferences), `sides.parquet`, `suspects.parquet`,
+    `steps.json` and, for a task with context, `index/`. Of the counts, `leaks` is what of personal data is in the files
+    that were written. `recogniser` opens the model that finds names, where the task asks for them. Raises Invalid when
+    there is no example, none on one of the sides, too few fresh sealed rows, or more that look planted than the task
+    bears; Denied for a trusted file that is not what was signed.
     """
     scrubber, traffic = _scrubber(work, recogniser), _traffic(work)
     every = _gather(work, scrubber, traffic)
@@ -118,6 +119,7 @@ def work(work: Work, recogniser: Callable[[], Recognise] | None = None) -> Mappi
     sealed, learned = _dressed(on("test", test), beside), _dressed(on("train", train), beside)
     write_examples(learned, work.out / "train.parquet")
     write_examples(sealed, work.out / "test.parquet")
+    write_times({draft.example.id: draft.at for draft in train if draft.at}, work.out / "times.parquet")
     known = {draft.example.id for draft in train}
     preferences = pairs.gathered(*traffic, work.task, sides, scrubber.aside(), known)
     preferred = pairs.write(preferences, beside, work.out / "pairs.parquet")

@@ -22,6 +22,8 @@ class RuntimeSettings(Table):
     ledger: str = "sqlite:///noria.db"
     tracking: str = "sqlite:///mlflow.db"
     spark: str = "embedded"
+    features: str = "sqlite:///.noria/features/online.db"
+    """The online store: sqlite:///FILE, redis://HOST:6379/0 or postgresql+psycopg://USER@HOST/DATABASE."""
     device: str = Field(default="auto", pattern=DEVICE)
     """Where models are trained: auto, cpu, cuda, or several processes that train together: cuda:4, cpu:2."""
     shard: bool = False
