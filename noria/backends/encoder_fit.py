@@ -21,8 +21,8 @@ USUAL: Final = 0.1
 FOLDS: Final = 5
 TRIED: Final = 2000
 """Most rows that the cross-validation takes."""
-STEPS: Final = 500
-TOLERANCE: Final = 1e-5
+STEPS: Final = 300
+TOLERANCE: Final = 1e-4
 _TEMPERATURES: Final = np.geomspace(0.1, 10.0, 201)
 
 
