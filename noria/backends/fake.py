@@ -175,7 +175,8 @@ class _Server(ThreadingHTTPServer):
         text = self.tables[body.get("adapter") or ""].get(asked, asked)
         if wanted := (body.get("response_format") or {}).get("json_schema"):
             text = _formed(text, wanted["schema"])
-        if names := body.get("classes"):
+        names = body.get("classes") or (body.get("structured_outputs") or {}).get("choice")
+        if names:
             text = canonical(text, names, bool(body.get("several"))) or names[0]
         for mark in body.get("stop") or ():
             text = text.partition(mark)[0]
