@@ -1,5 +1,5 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench bench-coverage bench-data bench-gate bench-gateway bench-personal \
+.PHONY: install demo test check bench bench-coverage bench-data bench-gate bench-gateway bench-personal bench-training \
 	conformance conformance-airflow conformance-spark soak clean
 
 PYTHON ?= python3
@@ -8,6 +8,8 @@ BIN := .venv/bin
 TORCH ?= torch==2.13.0
 # One process of tests for each core; a file stays in one of them.
 PARALLEL ?= -n auto --dist loadfile
+# Without kept bytecode each of the hundreds of processes that the tests start would compile its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 install: .venv/installed
 
@@ -27,7 +29,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest $(PARALLEL) -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow" --hypothesis-profile quick
 
 test: install
 	$(BIN)/ruff format --check .
@@ -51,6 +53,11 @@ bench-coverage: install
 # 10,000 planted items of personal data in six languages: recall and precision by kind, Presidio on a sample beside it.
 bench-personal: install
 	$(BIN)/python -m benchmarks.personal.run
+	$(BIN)/python -m benchmarks.personal.adapter
+
+# Target tokens per CPU second beside plain TRL on the same batches, and whether the losses are the same.
+bench-training: install
+	$(BIN)/python benchmarks/training.py
 
 # The stage documents on Sail and on Apache Spark, which is installed into a folder of its own first; Java 17 is needed.
 # More real text for the generator: make bench-data DATA="--corpus FOLDER --sizes 50000,500000,5000000"

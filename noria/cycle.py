@@ -44,6 +44,7 @@ STAGES = (
         reads=("features",),
         params=adapter.params,
         observes=adapter.observes,
+        version="2",
     ),
     Stage(
         "report", report.work, reads=("dataset", "adapter"), params=report.params, observes=report.observes, version="2"

@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
-from noria.settings import EngineSettings, Settings
+from noria.settings import EngineSettings, Settings, WeightRecipe
 from noria.stores import Deployments as Deployments
 from noria.stores import Index as Index
 from noria.stores import Indexes as Indexes
@@ -66,6 +66,14 @@ class Engine(Protocol):
         """Stop a launched engine after the requests in flight; leave an attached one alone."""
 
 
+@runtime_checkable
+class Several(Protocol):
+    """An engine of more than one server: some of its adapters, such as whole models, have one of their own."""
+
+    def at(self, adapter: Ref | None) -> Endpoint:
+        """Where this adapter answers."""
+
+
 class EngineKind(Protocol):
     """Starts engines of one kind; what an entry point of the group `noria.engines` opens."""
 
@@ -86,8 +94,11 @@ class Trainer(Protocol):
     def tokenizer(self, model: Path) -> Path:
         """Folder of the model's own tokenizer, in Hugging Face's layout, unpacked once."""
 
+    def check(self, model: Path, recipe: WeightRecipe) -> None:
+        """Raise Invalid for a recipe that this machine cannot carry out on the model."""
+
     def train(self, job: TrainingJob, progress: Progress) -> dict[str, JsonValue]:
-        """Write `adapter.gguf`, PEFT's own files and `loss.json` to `job.out`; returns what was measured."""
+        """Write what serves and `loss.json` to `job.out`; returns what was measured."""
 
 
 class Tokenizer(Protocol):

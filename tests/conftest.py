@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("noria", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=10)
 settings.load_profile("noria")
 
 # The main module of a pytest-xdist worker has no file: PySpark takes it for a doctest then, and ends the process.

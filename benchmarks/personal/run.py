@@ -48,7 +48,8 @@ def main() -> None:
     }  # fmt: skip
     if options.sample:
         told["sample"] = beside(options.sample)
-    RESULT.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    before = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    RESULT.write_text(json.dumps({**before, **told}, indent=1, ensure_ascii=False) + "\n")
     show(told)
 
 

@@ -50,7 +50,8 @@ def _snapshot(platform: Platform, name: str, candidate: Candidate, engine: Engin
     index = platform.lake.path(candidate.index) / "index" if candidate.index and task.context else None
     wording = adapters.wording_of(platform.lake, candidate.adapter)
     arm = Arm(
-        served_by=str(candidate.ref), engine=candidate.engine, upstreams=(engine.endpoint,), wording=wording,
+        served_by=str(candidate.ref), engine=candidate.engine, wording=wording,
+        upstreams=(adapters.endpoint(engine, None if wording else candidate.adapter),),
         extra=engine.extra(None if wording else candidate.adapter), index=str(index) if index else None,
     )  # fmt: skip
     grant = KeyGrant(id="aside", name="noria", role="admin")

@@ -18,9 +18,14 @@ from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
 from noria.settings.poisoning import PoisoningSettings
 from noria.settings.recipe import (
+    PROJECTIONS,
+    DpoRecipe,
     FewShotRecipe,
+    FullRecipe,
     LoraRecipe,
+    LowRankRecipe,
     PromptRecipe,
+    QloraRecipe,
     Recipe,
     RecipeSettings,
     WeightRecipe,
@@ -45,6 +50,7 @@ from noria.settings.task import (
 
 __all__ = [
     "CLEANING",
+    "PROJECTIONS",
     "STEPS",
     "Action",
     "Address",
@@ -56,10 +62,12 @@ __all__ = [
     "ContextSettings",
     "CrawlSettings",
     "Detector",
+    "DpoRecipe",
     "EngineSettings",
     "FeedbackSettings",
     "FewShotRecipe",
     "FileLimits",
+    "FullRecipe",
     "GateSettings",
     "GatewaySettings",
     "GuardSettings",
@@ -71,6 +79,7 @@ __all__ = [
     "LightSettings",
     "LimitSettings",
     "LoraRecipe",
+    "LowRankRecipe",
     "Method",
     "MissingStep",
     "Name",
@@ -80,6 +89,7 @@ __all__ = [
     "PriceSettings",
     "ProjectSettings",
     "PromptRecipe",
+    "QloraRecipe",
     "Recipe",
     "RecipeSettings",
     "RecordSettings",

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from noria.stage import Look, Work
 from noria.training.base import base_of
-from noria.training.recipes import few_shot, lora, prompt
+from noria.training.recipes import dpo, few_shot, full, lora, prompt, qlora
 from noria.training.search import Bench, measured
 
 
@@ -40,7 +40,7 @@ class Search(Protocol):
         """As of a recipe."""
 
 
-RECIPES: dict[str, Recipe] = {"lora": lora}
+RECIPES: dict[str, Recipe] = {"lora": lora, "qlora": qlora, "full": full, "dpo": dpo}
 """By the kind in the task's table."""
 SEARCHES: dict[str, Search] = {"few-shot": few_shot, "prompt": prompt}
 """Those that need to try what they make."""

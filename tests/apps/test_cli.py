@@ -157,11 +157,13 @@ def test_questions_without_a_server_and_ids_without_an_answer(project: Path) -> 
     assert "x-noria-interaction" in why.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["frobnicate"], ["run", "--frobnicate"], ["why"]])
 def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
     assert noria(*words).returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["init", "up", "run", "status", "doctor", "chat", "promote", "rollback", "hold", "why", "demo"]
 )

@@ -127,6 +127,7 @@ def test_a_calibration_is_that_of_one_wording(project: Path) -> None:
     assert told["calibration"] == "uncalibrated"
 
 
+@pytest.mark.slow
 def test_answers_are_made_once_where_there_are_none(project: Path) -> None:
     _write(project / "questions.jsonl", [{"question": "When?"}, {"question": "Where?"}])
     told = noria(project, "run", "quality", "--file", str(project / "questions.jsonl"), "--answers", "local")
@@ -137,6 +138,7 @@ def test_answers_are_made_once_where_there_are_none(project: Path) -> None:
     assert noria(project, "show", again["ref"])["judged"][0]["row"] == first[0]["row"]
 
 
+@pytest.mark.slow
 def test_scores_of_traffic_are_noted_as_feedback_once(project: Path) -> None:
     platform = open_project(project)
     at = platform.clock.now()

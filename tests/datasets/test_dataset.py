@@ -260,6 +260,7 @@ def test_what_is_not_learned_makes_no_pair_either(shop: Shop) -> None:
     assert {row["chosen"] for row in pairs_of(shop, shop.turn())} == {"At two."}
 
 
+@pytest.mark.slow
 def test_no_sealed_question_stands_in_a_pair(shop: Shop) -> None:
     for number in range(120):
         question = f"What of {digest_of(number)} and {digest_of(-number)} in the shop?"
@@ -346,6 +347,7 @@ def test_a_training_answer_that_repeats_a_sealed_question_is_left_out(shop: Shop
     assert repeated["sealed rows"]
 
 
+@pytest.mark.slow
 def test_sealed_rows_wear_out_and_fresh_ones_take_over(shop: Shop) -> None:
     shop.settings("split = { looks = 5 }")
 

@@ -53,6 +53,7 @@ def test_length_counts_letters_of_all_scripts() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_gopher_keeps_prose_and_drops_what_is_none() -> None:
     bad = {
         "short": "The few words of this text and that of others",
@@ -69,6 +70,7 @@ def test_gopher_keeps_prose_and_drops_what_is_none() -> None:
     assert kept([PROSE], step("gopher", min_stop_words=9)) == []
 
 
+@pytest.mark.slow
 def test_gopher_knows_stop_words_of_other_languages_and_spares_other_scripts() -> None:
     german = (
         "Das Rad hebt das Wasser, und der Bach selbst dreht es. Jeder Eimer, der nach oben kommt, war schon dort "

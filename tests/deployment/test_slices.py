@@ -33,6 +33,7 @@ def asked(own: tuple[Arm, ...], rest: float) -> dict[str, Arm]:
     }
 
 
+@pytest.mark.slow
 @given(
     identity=st.uuids().map(str),
     rest=st.floats(0.1, 1.0),

@@ -177,6 +177,7 @@ def test_thresholds_are_never_laid_out_by_the_rows_that_decide() -> None:
     assert beside.green is not None
 
 
+@pytest.mark.slow
 def test_green_keeps_its_promise_where_the_labels_lay_out_the_thresholds_too() -> None:
     """Scores are even and P(wrong) = (1 - score)^3, so that of answers from t on (1 - t)^3 / 4 are wrong."""
     drawn = random.Random(11)

@@ -287,6 +287,7 @@ def test_roles_and_models_say_what_a_key_may_ask(engine: FakeEngine, tmp_path: P
                 assert got.status_code in (200, 401, 403)
 
 
+@pytest.mark.slow
 def test_a_revoked_key_is_refused_as_soon_as_the_snapshot_says_so(engine: FakeEngine, tmp_path: Path) -> None:
     routes = {"helpdesk": engines([arm("c", engine.url)])}
     grant = KeyGrant(id="1", name="a", role="developer")

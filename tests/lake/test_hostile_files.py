@@ -275,6 +275,7 @@ def test_the_reader_does_not_outlive_a_killed_cycle(project: Project) -> None:
     child.wait(30)
 
 
+@pytest.mark.slow
 def test_long_names_in_other_scripts_do_not_stop_the_reader(tmp_path: Path) -> None:
     """Orders that fill a pipe, to a process whose answers fill the other one: each would wait for the other."""
     folder = tmp_path.joinpath(*["订" * 80] * 8)

@@ -69,6 +69,7 @@ def test_depth_and_missing_records_are_faults() -> None:
     assert Fault(0, "there is no element 'x'") in list(xml_rows(b"<a><b/></a>", "x"))
 
 
+@pytest.mark.slow
 def test_large_files_come_in_pieces_with_right_places() -> None:
     data = b"<l>" + b"".join(f"<r>Größe {n}</r>".encode() for n in range(20_000)) + b"</l>"
     rows = [item for item in xml_rows(data) if isinstance(item, Row)]

@@ -47,6 +47,7 @@ def test_the_jackknife_of_a_mean_is_the_textbook_standard_error() -> None:
     assert found.influence == pytest.approx(values - values.mean())
 
 
+@pytest.mark.slow
 def test_bootstrap_of_sums_is_the_naive_resampling_of_rows() -> None:
     """One product of matrices gives what drawing conversations and scoring their answers anew would."""
     random = np.random.default_rng(2)
