@@ -70,7 +70,7 @@ def compare(
     wanted = [each.strip() for each in kinds.split(",") if each.strip()]
     if baseline is not None:
         platform = making.with_baseline(platform, baseline, baseline_model, baseline_key)
-    meters = Meters(memory.of_children, energy.Joules().used)
+    meters = Meters(memory.of_children, energy.EnergyMeter().joules)
     with Screen() as screen:
         found = compared(
             platform, name, words, screen, timed=timed, recorded=recorded, meters=meters, kinds=wanted,
