@@ -14,6 +14,7 @@ from noria.ports import Platform, Progress
 from noria.settings import EngineSettings, TaskSettings, environment, known
 from noria.settings.recipe import TABLES
 from noria.stage import Look, run_stage
+from noria.training import adapter
 from noria.types import Artifact, Candidate, Cycle, new_id
 from noria.wiring import engine_kinds
 
@@ -36,8 +37,8 @@ def made(platform: Platform, name: str, kind: str, progress: Progress) -> Candid
     if dataset is None:
         raise NotFound(f"nothing is known of '{ref}'", f"make it again: noria run dataset --task {name}")
     done: dict[str, Artifact] = {"dataset": dataset}
+    adapter.check(Look(platform, name, task, done))
     stages = [stage for stage in STAGES if stage.name in ("features", "adapter")]
-    adapter = next(stage for stage in stages if stage.name == "adapter")
     now = platform.clock.now()
     with alone(platform, name):
         # It has ended before it began: no cycle goes on with it.
@@ -45,7 +46,7 @@ def made(platform: Platform, name: str, kind: str, progress: Progress) -> Candid
         platform.runs.save(cycle)
         for stage in stages:
             done[stage.name] = run_stage(stage, platform, name, task, cycle.id, done, progress).artifact
-    return report.candidate(Look(platform, name, task, done), done[adapter.name].ref)
+    return report.candidate(Look(platform, name, task, done), done["adapter"].ref)
 
 
 def _with(platform: Platform, task: TaskSettings, recipe: str, engine: str) -> TaskSettings:

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +74,7 @@ def test_few_rows_certify_nobody_but_the_best_and_say_how_many_would() -> None:
     assert each.needed > 6
 
 
+@pytest.mark.slow
 def test_a_false_member_gets_in_rarely() -> None:
     """One of four candidates is worse than the best by just the margin: to call it a member is wrong."""
     generator = np.random.default_rng(4)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 group = typer.Typer()
 
@@ -52,29 +56,57 @@ def compare(
 
     Example: noria compare helpdesk --with few-shot,lora,engine:big --plot front.svg
     """  # fmt: skip
+    asked = Asked(
+        words=list(sides or ()), kinds=[each.strip() for each in kinds.split(",") if each.strip()], timed=timed,
+        recorded=recorded, baseline=(baseline, baseline_model, baseline_key) if baseline is not None else None,
+    )  # fmt: skip
+    told = _compared(project, task, asked, html, plot)
+    if as_json:
+        from noria.apps.screen import show
+
+        show(told, as_json=True)
+        return
+    from noria.apps import tables
+
+    tables.printed(told)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be compared; `baseline` is a URL, a model's name and a variable's."""
+
+    words: list[str]
+    kinds: list[str]
+    timed: int
+    recorded: bool
+    baseline: tuple[str, str | None, str] | None
+
+
+def _compared(
+    project: Path, task: str | None, asked: Asked, html: Path | None, plot: Path | None
+) -> dict[str, JsonValue]:
+    """Compare, keep and draw; returns what is told."""
     import time
 
-    from noria.apps import making, memory, tables
-    from noria.apps.screen import Screen, show
+    from noria.apps import making, memory
+    from noria.apps.screen import Screen
     from noria.backends import energy, plots
     from noria.evaluation import comparison
-    from noria.evaluation.compare import Meters
-    from noria.evaluation.compare import compare as compared
+    from noria.evaluation.compare import Meters, compare
 
     began = time.monotonic()
     platform = opened(project)
-    words = list(sides or ())
+    words = asked.words
     if task is None and words and words[0] in platform.settings.tasks:
-        task = words.pop(0)
+        task, *words = words
     name, _ = platform.settings.task(task)
-    wanted = [each.strip() for each in kinds.split(",") if each.strip()]
-    if baseline is not None:
-        platform = making.with_baseline(platform, baseline, baseline_model, baseline_key)
+    if asked.baseline is not None:
+        platform = making.with_baseline(platform, *asked.baseline)
     meters = Meters(memory.of_children, energy.EnergyMeter().joules)
     with Screen() as screen:
-        found = compared(
-            platform, name, words, screen, timed=timed, recorded=recorded, meters=meters, kinds=wanted,
-            also=[f"engine:{making.BASELINE}"] if baseline is not None else [],
+        found = compare(
+            platform, name, words, screen, timed=asked.timed, recorded=asked.recorded, meters=meters,
+            kinds=asked.kinds, also=[f"engine:{making.BASELINE}"] if asked.baseline is not None else [],
             make=lambda kind: making.made(platform, name, kind, screen),
         )  # fmt: skip
         artifact = comparison.keep(platform, found, began)
@@ -82,8 +114,4 @@ def compare(
         html.write_text(comparison.drawn(found))
     if plot is not None:
         plots.comparison(*comparison.points(found), plot)
-    told = {"report": str(artifact.ref), **comparison.told(found)}
-    if as_json:
-        show(told, as_json=True)
-        return
-    tables.printed(told)
+    return {"report": str(artifact.ref), **comparison.told(found)}
