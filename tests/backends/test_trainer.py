@@ -23,6 +23,7 @@ from noria.errors import Invalid, Unavailable
 from noria.settings import EngineSettings, LoraRecipe
 from noria.types import Message, Ref, TrainingJob
 
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf")

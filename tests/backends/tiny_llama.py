@@ -98,5 +98,3 @@ def write_features(folder: Path, lengths: Sequence[int]) -> Path:
 
 def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-
-
