@@ -260,6 +260,8 @@ class Completions(Api):
 class Classify(Api):
     """Classes of texts. A single text is recorded as a question, and its class as the answer."""
 
+    told = ("input",)
+
     def __init__(self) -> None:
         super().__init__("classify", "/classify", ("input",), kept=True)
 

@@ -26,11 +26,11 @@ def test_it_is_the_logistic_regression_that_a_library_fits() -> None:
     from sklearn.linear_model import LogisticRegression
 
     rows = blobs((30, 40, 20))
-    mine = softmax(fit(rows, 1e-4).logits(rows.vectors))
+    mine = softmax(fit(rows, 1e-2).logits(rows.vectors))
     mean = rows.vectors.mean(axis=0)
     scale = 1 / np.sqrt(np.square(rows.vectors - mean).sum(axis=1).mean())
     scaled = (rows.vectors - mean) * scale
-    theirs = LogisticRegression(C=1 / (1e-4 * len(scaled)), tol=1e-8, max_iter=5000).fit(
+    theirs = LogisticRegression(C=1 / (1e-2 * len(scaled)), tol=1e-8, max_iter=5000).fit(
         scaled, rows.wanted.argmax(axis=1)
     )
     assert np.allclose(mine, theirs.predict_proba(scaled), atol=2e-3)

@@ -32,7 +32,7 @@ def tiny_encoder(folder: Path, *, outputs: int = 0, seed: int = 0) -> Path:
         "embeddings.position_embeddings.weight": (300, WIDTH),
         "embeddings.token_type_embeddings.weight": (2, WIDTH),
     }
-    linear = {}
+    linear: dict[str, tuple[int, int]] = {}
     for layer in range(LAYERS):
         name = f"encoder.layer.{layer}"
         linear |= {f"{name}.attention.self.{part}": (WIDTH, WIDTH) for part in ("query", "key", "value")}
