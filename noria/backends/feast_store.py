@@ -14,7 +14,7 @@ import re
 import sqlite3
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 _INSTALL = "pip install 'noria[features]'"
 _BATCH = 4096
 """Rows that are brought online at a time."""
+_PLAIN: Mapping[str, Callable[[Sequence[Any]], list[Any]]] = {
+    "ints": lambda values: [list(v.int64_list_val.val) if v.HasField("int64_list_val") else None for v in values],
+    "floats": lambda values: [list(v.float_list_val.val) if v.HasField("float_list_val") else None for v in values],
+    "int": lambda values: [v.int64_val if v.HasField("int64_val") else None for v in values],
+    "text": lambda values: [v.string_val if v.HasField("string_val") else None for v in values],
+}
+"""What Feast's values hold, by kind of field."""
 
 
 class FeastStore:
@@ -87,9 +94,13 @@ class FeastStore:
         """Feast's online features; one that was removed reads as if it had never been there."""
         with self._using(view) as store:
             asked = [{view.entity: key} for key in keys]
-            found = store.get_online_features(features=_names(view), entity_rows=asked).to_dict()
-        columns = [pa.array(found[field.name], field.type) for field in _schema(view)]
-        return pa.Table.from_arrays(columns, schema=_schema(view))
+            answer = store.get_online_features(features=_names(view), entity_rows=asked).proto
+        names = answer.metadata.feature_names.val
+        found = {name: result.values for name, result in zip(names, answer.results, strict=True)}
+        columns = [_PLAIN[kind](found[name]) for name, kind in view.fields.items()]
+        schema = _schema(view)
+        arrays = [pa.array(each, field.type) for each, field in zip([keys, *columns], schema, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=schema)
 
     def remove(self, view: FeatureView, keys: Sequence[str], at: datetime) -> int:
         """Take the rows out of the files; online they become empty, since Feast deletes no single row."""
