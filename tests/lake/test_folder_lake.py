@@ -83,7 +83,7 @@ def test_an_adapter_is_verified_and_what_changed_is_named(tmp_path: Path) -> Non
     (place / "b.json").unlink()
     (place / "d.json").write_text("d")
     for each in (lake, FolderLake(tmp_path)):
-        with pytest.raises(Invalid, match="'a.json' was changed, 'b.json' is gone, 'd.json' was added"):
+        with pytest.raises(Invalid, match=r"'a.json' was changed, 'b.json' is gone, 'd.json' was added"):
             each.verified(ref)
     with pytest.raises(NotFound):
         lake.verified(ref.model_copy(update={"digest": "0" * 16}))
