@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from noria.backends.places import faults
 from noria.errors import Invalid, NotFound, Unavailable
 from noria.settings import export
 
@@ -24,7 +28,9 @@ class MlflowServer:
     def __init__(self, uri: str, root: Path) -> None:
         self._local = uri.startswith(_SQLITE)
         self._root = root.resolve()
-        self.uri = f"{_SQLITE}{self._root / uri.removeprefix(_SQLITE)}" if self._local else uri
+        self._uri = f"{_SQLITE}{self._root / uri.removeprefix(_SQLITE)}" if self._local else uri
+        # An address may carry a password.
+        self._shown = re.sub(r"//[^/@]*@", "//…@", self._uri)
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
@@ -40,11 +46,15 @@ class MlflowServer:
         except ModuleNotFoundError as error:
             raise Unavailable(f"'{error.name}' is not installed", "pip install 'noria[mlflow]'") from error
         try:
-            yield MlflowClient(tracking_uri=self.uri)
+            yield MlflowClient(tracking_uri=self._uri)
         except MlflowException as error:
             status = error.get_http_status_code()
             kind = Unavailable if status >= 500 else NotFound if status == _MISSING else Invalid
-            raise kind(f"MLflow at '{self.uri}': {error.message}", "look at [runtime] tracking") from error
+            raise kind(f"MLflow at '{self._shown}': {error.message}", "look at [runtime] tracking") from error
+        except (SQLAlchemyError, *faults()) as error:
+            # MLflow lets pass what its database raises before it is open, and what its artifacts' store raises.
+            words = str(error).strip().partition("\n")[0]
+            raise Unavailable(f"MLflow at '{self._shown}': {words}", "look at [runtime] tracking") from error
 
     def experiment(self, client: Any, name: str) -> str:
         """Id of the experiment of this name, which is made where there is none."""

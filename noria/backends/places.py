@@ -144,12 +144,12 @@ class BucketPlace:
             yield
         except FileNotFoundError as error:
             raise NotFound(f"'{self.address}' is not there: {error}", _HINT) from error
-        except _faults() as error:
+        except faults() as error:
             raise Unavailable(f"'{self.address}' cannot be reached: {error}", _HINT) from error
 
 
-def _faults() -> tuple[type[Exception], ...]:
-    """What the drivers raise beside OSError; only those that are installed."""
+def faults() -> tuple[type[Exception], ...]:
+    """What drivers of object stores raise, beside OSError; only those that are installed."""
     found: list[type[Exception]] = [OSError]
     try:
         from botocore.exceptions import BotoCoreError

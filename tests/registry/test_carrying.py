@@ -232,3 +232,19 @@ def test_a_pulled_candidate_is_one_of_the_task(here: Here, there: There, tmp_pat
     assert "It was brought in from" in text
     assert "It has not been measured here." in text
     versions.sync(there[0], "helpdesk")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_through_a_bucket_by_its_protocol(tmp_path: Path, s3: str) -> None:
+    fsspec.filesystem("s3", endpoint_url=s3).mkdir("models")
+    table = f'[registry]\nshare = true\nstorage = {{ endpoint_url = "{s3}" }}'
+    platform, _ = project(tmp_path / "here", table)
+    made = Turns(platform).turn()
+    for _ in range(2):
+        told = carrying.push(platform, "helpdesk", "latest", "s3://models/helpdesk/", probes=False)
+    assert told["to"] == "s3://models/helpdesk"
+    target = project(tmp_path / "there", table)
+    arrives(*target, "s3://models/helpdesk", made.ref)
+    with pytest.raises((NotFound, Unavailable)):
+        carrying.pull(target[0], "helpdesk", "s3://none-such/x", QUIET, measured=False)

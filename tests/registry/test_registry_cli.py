@@ -57,6 +57,7 @@ def registered(shop: Shop) -> Candidate:
     return made
 
 
+@pytest.mark.slow
 def test_show_bom_and_export_ask_no_registry(shop: Shop, tmp_path: Path) -> None:
     folder, platform, _ = shop
     made = registered(shop)

@@ -40,10 +40,14 @@ def reference(candidate: str) -> Ref:
 
 
 def registered(platform: Platform, task: str) -> None:
-    """Let the registry follow a release that was made just now; one that is away is told and changes nothing."""
+    """Let the registry follow a release that was made just now; one that is away is told and changes nothing.
+
+    One in which no cycle has put anything yet is left alone.
+    """
     from noria.registry import versions
 
-    versions.best_effort(platform, task, lambda line: typer.echo(line, err=True))
+    if versions.due(platform, task):
+        versions.best_effort(platform, task, lambda line: typer.echo(line, err=True))
 
 
 def person() -> str:
