@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import JsonValue
 
-from noria.settings import EngineSettings, Settings
+from noria.settings import EngineSettings, Settings, WeightRecipe
 from noria.stores import Deployments as Deployments
 from noria.stores import Index as Index
 from noria.stores import Indexes as Indexes
@@ -86,8 +86,11 @@ class Trainer(Protocol):
     def tokenizer(self, model: Path) -> Path:
         """Folder of the model's own tokenizer, in Hugging Face's layout, unpacked once."""
 
+    def check(self, model: Path, recipe: WeightRecipe) -> None:
+        """Raise Invalid for a recipe that this machine cannot carry out on the model."""
+
     def train(self, job: TrainingJob, progress: Progress) -> dict[str, JsonValue]:
-        """Write `adapter.gguf`, PEFT's own files and `loss.json` to `job.out`; returns what was measured."""
+        """Write what serves and `loss.json` to `job.out`; returns what was measured."""
 
 
 class Tokenizer(Protocol):

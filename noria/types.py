@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
@@ -24,7 +24,7 @@ from noria.routes import Route as Route
 from noria.routes import Snapshot as Snapshot
 
 if TYPE_CHECKING:
-    from noria.settings import LoraRecipe
+    from noria.settings import WeightRecipe
 
 Verdict = Literal["promote", "refuse", "inconclusive"]
 Split = Literal["train", "test"]
@@ -352,11 +352,19 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """All that a trainer is told; `plan` lists numbers of rows of `features/features.parquet`, step by step."""
+    """All that a trainer is told; `plan` lists numbers of rows of `features/features.parquet`, step by step.
+
+    With `kind = "dpo"` row 2n is what was preferred over row 2n+1. Checkpoints go to `state`, every so many steps or
+    after some time; `stop` is asked after each measurement of the `validation` rows, with the step and their loss.
+    """
 
     model: Path
     features: Path
     plan: Sequence[Sequence[int]]
     start: Path | None
-    recipe: LoraRecipe
+    recipe: WeightRecipe
     out: Path
+    validation: Sequence[int] = ()
+    state: Path | None = None
+    checkpoint_steps: int | None = None
+    stop: Callable[[int, float], bool] | None = None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noria.backends.gguf_weights import permute
 from noria.errors import Invalid
 
 _PREFIX = re.compile(r"base_model\.model\.model\.layers\.(\d+)\.([a-z_]+\.[a-z_]+)\.lora_([AB])\.weight")
@@ -96,13 +97,7 @@ def _partner(name: str) -> str:
 
 def _in_order(name: str, values: NDArray[Any], heads: int, kv_heads: int) -> NDArray[np.float32]:
     if name.endswith("q_proj.lora_B.weight"):
-        values = _permute(values, heads)
+        values = permute(values, heads)
     elif name.endswith("k_proj.lora_B.weight"):
-        values = _permute(values, kv_heads)
+        values = permute(values, kv_heads)
     return np.ascontiguousarray(values, dtype=np.float32)
-
-
-def _permute(values: NDArray[Any], heads: int) -> NDArray[Any]:
-    """Order query and key rows as llama.cpp does: the two halves that rotate together interleave."""
-    rows, columns = values.shape
-    return values.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)

@@ -85,7 +85,7 @@ def _weights(gguf: Path, reader: Any, out: Path) -> None:
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     tensors: dict[str, NDArray[np.float32]] = {}
     for tensor in reader.tensors:
-        name = _hugging_face_name(tensor.name)
+        name = hugging_face_name(tensor.name)
         if name is None:
             raise Invalid(f"'{gguf.name}' has a tensor '{tensor.name}' that a plain Llama does not have", _ADVICE)
         values = dequantize(tensor.data, tensor.tensor_type)
@@ -141,7 +141,8 @@ def _config(file: str, fields: Mapping[str, Any], tensors: Any) -> Any:
     )
 
 
-def _hugging_face_name(name: str) -> str | None:
+def hugging_face_name(name: str) -> str | None:
+    """Transformers' name of a tensor of the llama architecture; None for one that a plain Llama does not have."""
     if name in _OUTER:
         return _OUTER[name]
     head, _, rest = name.partition(".")
@@ -155,6 +156,12 @@ def _unpermute(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """Undo llama.cpp's order of query and key rows: it interleaves the two halves that rotate together."""
     rows, columns = weights.shape
     return weights.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def permute(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Order query and key rows as llama.cpp does: the two halves that rotate together interleave."""
+    rows, columns = weights.shape
+    return weights.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
 def _tokenizer(gguf: Path, reader: Any, out: Path) -> None:

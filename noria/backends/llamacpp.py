@@ -248,6 +248,7 @@ class Header:
     fields: Mapping[str, str | float | bool]
     quantization: str
     end: int
+    parameters: int
 
 
 def read_header(file: BinaryIO) -> Header:
@@ -270,7 +271,7 @@ def read_header(file: BinaryIO) -> Header:
         value = reader.value(reader.number("<I"))
         if value is not None:
             fields[key] = value
-    end, types = 0, Counter[str]()
+    end, types, parameters = 0, Counter[str](), 0
     for _ in range(tensors):
         reader.text()
         elements = 1
@@ -280,11 +281,12 @@ def read_header(file: BinaryIO) -> Header:
         block, block_bytes = GGML_QUANT_SIZES[kind]
         end = max(end, reader.number("<Q") + elements // block * block_bytes)
         types[kind.name] += elements
+        parameters += elements
     step = int(fields.get("general.alignment", 32))
     start = -(-file.tell() // step) * step
     names = {kind.value: kind.name.removeprefix("MOSTLY_").removeprefix("ALL_") for kind in LlamaFileType}
     most = types.most_common(1)[0][0] if types else "unknown"
-    return Header(fields, names.get(int(fields.get("general.file_type", -1)), most), start + end)
+    return Header(fields, names.get(int(fields.get("general.file_type", -1)), most), start + end, parameters)
 
 
 class _Reader:

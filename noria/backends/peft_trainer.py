@@ -1,9 +1,10 @@
-"""Trains LoRA adapters with PEFT and TRL on the processor, in a child process whose memory goes when it ends."""
+"""Trains with transformers and PEFT in a child process, whose memory goes when it ends; several with torchrun."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,13 +14,13 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from noria.backends import gguf_weights
+from noria.backends import gguf_weights, peft_fit
 from noria.backends.child import last_lines, stop
-from noria.backends.peft_worker import WorkerJob
+from noria.backends.peft_job import WorkerJob
 from noria.backends.scratch import temporary
 from noria.errors import Invalid, Unavailable
 from noria.ports import Progress
-from noria.settings import child_environment, environment
+from noria.settings import WeightRecipe, child_environment, environment
 from noria.types import TrainingJob
 
 LABEL = "training"
@@ -28,10 +29,15 @@ GRACE = 2.0
 
 
 class PeftTrainer:
-    """Port `Trainer` for GGUF models of the llama architecture; `cache` keeps what was unpacked of them."""
+    """Port `Trainer` for GGUF models of the llama architecture; `cache` keeps what was unpacked of them.
 
-    def __init__(self, cache: Path) -> None:
+    `device` is `[runtime] device`, `shard` whether several devices share one copy of the weights.
+    """
+
+    def __init__(self, cache: Path, device: str = "auto", *, shard: bool = False) -> None:
         self._cache = cache
+        self._device = device
+        self._shard = shard
 
     def tokenizer(self, model: Path) -> Path:
         """Folder of the model's own tokenizer, in Hugging Face's layout, unpacked once.
@@ -44,33 +50,58 @@ class PeftTrainer:
             self._run(WorkerJob(mode="unpack", model=model, cache=self._cache), lambda line: None)
         return folder
 
+    def check(self, model: Path, recipe: WeightRecipe) -> None:
+        """Raise Invalid for what this machine cannot train, before anything takes time; see `peft_fit.check`."""
+        peft_fit.check(model, recipe, peft_fit.device_of(self._device))
+
     def train(self, job: TrainingJob, progress: Progress) -> dict[str, JsonValue]:
-        """Write `adapter.gguf`, PEFT's own files, `loss.json`, `loss.png` and `probes.json` to `job.out`.
+        """Write what serves, `loss.json`, `loss.png` and `probes.json` to `job.out`.
 
-        Returns what was measured: `seconds` (all), `training_seconds`, `steps`, `tokens` (padding not counted),
-        `tokens_per_s`, `peak_mb` (MiB, of the child), `first_loss`, `last_loss` and `losses` (nats per learned
-        token), `probes`, `trained_parameters`. Raises Invalid where the same job cannot succeed, Unavailable
-        when the worker was killed or a package is missing.
+        What serves is `adapter.gguf` beside PEFT's own files, or `model.gguf`. With `job.state` a training that was
+        killed goes on where its last checkpoint is, to the same product; what it kept is removed in the end.
+
+        Returns what was measured: `seconds` (all), `training_seconds`, `steps`, `planned_steps`, `tokens` (padding not
+        counted), `tokens_per_s`, `peak_mb` (MiB, of the child or the device), `joules` (None where nothing counts
+        them), `first_loss`, `last_loss` and `losses` (nats per learned token, or per pair), `curves` by step, `probes`,
+        `trained_parameters`; with validation rows `validation` ([step, loss] pairs), `best_step` and
+        `validation_loss`. Raises Invalid where the same job cannot succeed, Unavailable when the worker was killed,
+        the disk is full or a package is missing.
         """
-
-        def heard(line: dict[str, Any]) -> None:
-            note = f"loss {line['loss']:.3f}, {line['tokens_per_s']:.0f} tokens/s"
-            progress.update(LABEL, line["step"], line["total"], note)
-
+        device = peft_fit.device_of(self._device)
+        peft_fit.check(job.model, job.recipe, device)
+        peft_fit.check_disk(job.model, job.recipe, job.out)
         progress.update(LABEL, 0, len(job.plan), "loading the model")
-        return self._run(
-            WorkerJob(
-                mode="train",
-                model=job.model,
-                cache=self._cache,
-                features=job.features / "features.parquet",
-                plan=tuple(tuple(step) for step in job.plan),
-                start=job.start,
-                recipe=job.recipe,
-                out=job.out,
-            ),
-            heard,
-        )
+        with temporary("noria-stop.") as folder:
+            told = WorkerJob.model_validate(
+                {
+                    "mode": "train",
+                    "model": job.model,
+                    "cache": self._cache,
+                    "features": job.features / "features.parquet",
+                    "plan": tuple(tuple(step) for step in job.plan),
+                    "validation": tuple(job.validation),
+                    "start": job.start,
+                    "recipe": job.recipe,
+                    "out": job.out,
+                    "state": job.state,
+                    "checkpoint_steps": job.checkpoint_steps,
+                    "stop": folder / "stop",
+                    "device": device.kind,
+                    "ranks": device.count,
+                    "shard": self._shard and device.count > 1,
+                }
+            )
+
+            def heard(line: dict[str, Any]) -> None:
+                if "validated" in line and job.stop is not None and job.stop(line["validated"], line["loss"]):
+                    (folder / "stop").touch()
+                if "step" in line:
+                    progress.update(LABEL, line["step"], line["total"], _note(line))
+
+            measured = self._run(told, heard)
+        if job.state is not None:
+            shutil.rmtree(job.state, ignore_errors=True)
+        return measured
 
     def _run(self, job: WorkerJob, heard: Callable[[dict[str, Any]], None]) -> dict[str, JsonValue]:
         with temporary("noria-worker.") as folder:
@@ -93,6 +124,19 @@ class PeftTrainer:
             return _result(status, last, log)
 
 
+def _note(line: dict[str, Any]) -> str:
+    """What stands beside the bar: what is known, and nothing that is not."""
+    told = [
+        f"loss {line['loss']:.3f}",
+        *([f"validation {line['validation_loss']:.3f}"] if "validation_loss" in line else []),
+        f"rate {line['learning_rate']:.1e}",
+        f"{line['tokens_per_s']:.0f} tokens/s",
+        f"{line['peak_mb']:.0f} MB",
+        *([f"{line['joules'] / 3600:.2f} Wh"] if line["joules"] is not None else []),
+    ]
+    return ", ".join(told)
+
+
 def _listen(process: subprocess.Popen[bytes], heard: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Pass progress on until the worker closes its output; returns its last line, empty when there was none."""
     last: dict[str, Any] = {}
@@ -102,8 +146,7 @@ def _listen(process: subprocess.Popen[bytes], heard: Callable[[dict[str, Any]], 
             # A killed worker may leave half a line.
             with suppress(json.JSONDecodeError):
                 last = json.loads(text)
-            if "step" in last:
-                heard(last)
+            heard(last)
     return last
 
 

@@ -17,7 +17,18 @@ from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
 from noria.settings.poisoning import PoisoningSettings
-from noria.settings.recipe import FewShotRecipe, LoraRecipe, Recipe, RecipeSettings, WeightRecipe
+from noria.settings.recipe import (
+    PROJECTIONS,
+    DpoRecipe,
+    FewShotRecipe,
+    FullRecipe,
+    LoraRecipe,
+    LowRankRecipe,
+    QloraRecipe,
+    Recipe,
+    RecipeSettings,
+    WeightRecipe,
+)
 from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
 from noria.settings.source import ColumnType, CrawlSettings, FileLimits, Kind, SourceSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
@@ -37,6 +48,7 @@ from noria.settings.task import (
 
 __all__ = [
     "CLEANING",
+    "PROJECTIONS",
     "STEPS",
     "Action",
     "Address",
@@ -48,10 +60,12 @@ __all__ = [
     "ContextSettings",
     "CrawlSettings",
     "Detector",
+    "DpoRecipe",
     "EngineSettings",
     "FeedbackSettings",
     "FewShotRecipe",
     "FileLimits",
+    "FullRecipe",
     "GateSettings",
     "GatewaySettings",
     "GuardSettings",
@@ -63,6 +77,7 @@ __all__ = [
     "LightSettings",
     "LimitSettings",
     "LoraRecipe",
+    "LowRankRecipe",
     "Method",
     "MissingStep",
     "Name",
@@ -71,6 +86,7 @@ __all__ = [
     "PoisoningSettings",
     "PriceSettings",
     "ProjectSettings",
+    "QloraRecipe",
     "Recipe",
     "RecipeSettings",
     "RecordSettings",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from noria.settings.base import Table
+
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+PROJECTIONS: tuple[Projection, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear maps of a layer of the llama architecture."""
 
 
 class RecipeSettings(Table):
@@ -24,6 +29,7 @@ class WeightRecipe(RecipeSettings):
     epochs: float = Field(default=1.0, gt=0.0, le=100.0)
     """Passes over rows that the start of the training has not seen."""
     batch: int = Field(default=8, ge=1)
+    """Rows of an optimiser step, over all devices; what does not fit into memory at once is accumulated."""
     learning_rate: float = Field(default=1e-3, gt=0.0, lt=1.0)
     start: Literal["champion", "base"] = "champion"
     """Go on from the champion's adapter, replaying known rows, or begin from the base."""
@@ -31,16 +37,82 @@ class WeightRecipe(RecipeSettings):
     """Known rows per new row when going on from a champion."""
     correction_epochs: float = Field(default=8.0, gt=0.0, le=100.0)
     """Passes over rows that came from corrections: facts need repetition."""
+    validation: float = Field(default=0.0, ge=0.0, le=0.5)
+    """Share of the training conversations that are not learned but measured ten times a run; the best state is kept."""
+    patience: int = Field(default=3, ge=1)
+    """Measurements in a row without a gain after which the training ends early."""
 
 
-class LoraRecipe(WeightRecipe):
-    """kind = "lora": low-rank adapters beside frozen weights (Hu et al. 2021)."""
+class LowRankRecipe(WeightRecipe):
+    """What the recipes have that train low-rank adapters beside frozen weights (Hu et al. 2021, arXiv 2106.09685)."""
 
-    kind: Literal["lora"] = "lora"
     rank: int = Field(default=16, ge=1, le=256)
     alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    modules: tuple[Projection, ...] = Field(default=PROJECTIONS, min_length=1)
+    """The linear maps that are adapted."""
     layers: int | None = Field(default=None, ge=1)
     """The uppermost layers that are adapted; all without it. Fewer learn faster and less."""
+
+
+class LoraRecipe(LowRankRecipe):
+    """kind = "lora": low-rank adapters beside the base in full precision."""
+
+    kind: Literal["lora"] = "lora"
+
+
+BOOKLET: Mapping[str, JsonValue] = {
+    "rank": 8,
+    "alpha": 16,
+    "dropout": 0.1,
+    "modules": ["q_proj", "v_proj"],
+    "batch": 4,
+    "learning_rate": 2e-4,
+    "epochs": 3,
+    "max_length": 512,
+}
+"""The life-cycle booklet's own settings of QLoRA; one row per device four times over is a batch of four here."""
+
+
+class QloraRecipe(LowRankRecipe):
+    """kind = "qlora": low-rank adapters beside the base in 4-bit NormalFloat (Dettmers et al. 2023, arXiv 2305.14314).
+
+    Weights are stored as NF4, with the scales quantised once more, and computed with in bfloat16.
+    """
+
+    kind: Literal["qlora"] = "qlora"
+    preset: Literal["booklet"] | None = None
+    """Settings by name, beneath those that stand beside it."""
+    on_cpu: Literal["refuse", "lora"] = "refuse"
+    """Without a CUDA device, where 4-bit weights save nothing: do nothing, or train as `lora` does."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beneath(cls, table: Any) -> Any:
+        if isinstance(table, dict) and table.get("preset") == "booklet":
+            return {**BOOKLET, **table}
+        return table
+
+
+class FullRecipe(WeightRecipe):
+    """kind = "full": every weight is trained; the product is a model in the base's place."""
+
+    kind: Literal["full"] = "full"
+    learning_rate: float = Field(default=5e-5, gt=0.0, lt=1.0)
+    precision: Literal["f32", "f16", "q8_0", "q4_1", "q4_0"] = "q8_0"
+    """How the trained weights are stored and served."""
+
+
+class DpoRecipe(LowRankRecipe):
+    """kind = "dpo": a low-rank adapter learns what people preferred over what (Rafailov et al. 2023, arXiv 2305.18290).
+
+    Its rows are the pairs that corrections and thumbs gave; the reference is the model that training starts from.
+    """
+
+    kind: Literal["dpo"] = "dpo"
+    learning_rate: float = Field(default=1e-4, gt=0.0, lt=1.0)
+    beta: float = Field(default=0.1, gt=0.0, le=10.0)
+    """How dear it is to leave the reference: the coefficient of the divergence from it."""
 
 
 class FewShotRecipe(RecipeSettings):
@@ -51,7 +123,13 @@ class FewShotRecipe(RecipeSettings):
     """Most examples in the prompt."""
 
 
-TABLES: dict[str, type[RecipeSettings]] = {"lora": LoraRecipe, "few-shot": FewShotRecipe}
+TABLES: dict[str, type[RecipeSettings]] = {
+    "lora": LoraRecipe,
+    "qlora": QloraRecipe,
+    "full": FullRecipe,
+    "dpo": DpoRecipe,
+    "few-shot": FewShotRecipe,
+}
 """By kind."""
 
 
@@ -60,4 +138,11 @@ def _kind(table: Any) -> str:
     return str(table.get("kind", "lora") if isinstance(table, dict) else table.kind)
 
 
-Recipe = Annotated[Annotated[LoraRecipe, Tag("lora")] | Annotated[FewShotRecipe, Tag("few-shot")], Discriminator(_kind)]
+Recipe = Annotated[
+    Annotated[LoraRecipe, Tag("lora")]
+    | Annotated[QloraRecipe, Tag("qlora")]
+    | Annotated[FullRecipe, Tag("full")]
+    | Annotated[DpoRecipe, Tag("dpo")]
+    | Annotated[FewShotRecipe, Tag("few-shot")],
+    Discriminator(_kind),
+]

@@ -15,15 +15,13 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from noria.backends import gguf_weights, llamacpp
 from noria.backends.chat_tokenizer import ChatTokenizer
 from noria.backends.llamacpp import LlamaCpp
+from noria.backends.peft_job import read_rows
 from noria.backends.peft_trainer import PeftTrainer
-from noria.backends.peft_worker import MICRO_TOKENS, Row, micro_batches, read_rows
 from noria.errors import Invalid, Unavailable
 from noria.settings import EngineSettings, LoraRecipe
 from noria.types import Message, Ref, TrainingJob
@@ -145,15 +143,6 @@ def trained(
     return out, dict(trainer.train(learning(model, features, out), heard)), heard
 
 
-@given(st.lists(st.integers(2, 400), min_size=1, max_size=24))
-def test_a_batch_is_cut_into_parts_that_fit_and_no_row_is_lost(lengths: list[int]) -> None:
-    rows = {number: Row(tuple(range(length)), tuple(range(length))) for number, length in enumerate(lengths)}
-    parts = micro_batches(rows, list(rows), MICRO_TOKENS)
-    assert sorted(number for part in parts for number in part) == sorted(rows)
-    for part in parts:
-        assert len(part) == 1 or len(part) * max(lengths[number] for number in part) <= MICRO_TOKENS
-
-
 @pytest.mark.parametrize("plan", [[[0], [4]], [[-1]], [[0], []]])
 def test_a_plan_that_does_not_fit_the_features_is_refused(features: Path, plan: list[list[int]]) -> None:
     with pytest.raises(Invalid, match="4 rows"):
@@ -271,7 +260,7 @@ def test_training_goes_on_from_an_adapter(
 ) -> None:
     measured = trainer.train(learning(model, features, tmp_path / "next", start=trained[0]), Heard())
     assert float(str(measured["first_loss"])) < 0.6 * float(str(trained[1]["first_loss"]))
-    with pytest.raises(Invalid, match="rank 8, alpha 32 and 2 layers; the recipe wants 4, 32 and 2"):
+    with pytest.raises(Invalid, match="rank 8, alpha 32, 2 layers and 7 modules; the recipe wants 4, 32, 2 and 7"):
         trainer.train(learning(model, features, tmp_path / "other", start=trained[0], rank=4), Heard())
 
 
