@@ -19,6 +19,8 @@ from noria.stores import Keys as Keys
 from noria.stores import Lake as Lake
 from noria.stores import Recorder as Recorder
 from noria.stores import Runs as Runs
+from noria.stores import Studies as Studies
+from noria.stores import Study as Study
 from noria.stores import Tracking as Tracking
 from noria.stores import Traffic as Traffic
 from noria.types import Caps, Endpoint, Form, Generation, Message, Ref, Report, TrainingJob
@@ -124,3 +126,4 @@ class Platform:
     traffic: Traffic
     draw: Callable[[Report, Path], None]
     spark: Callable[[], AbstractContextManager[SparkSession]]
+    studies: Studies

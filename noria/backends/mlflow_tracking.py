@@ -37,8 +37,9 @@ class MlflowTracking:
         run: Mapping[str, JsonValue],
         curves: Mapping[str, Sequence[float]],
         files: Sequence[Path],
+        parent: str | None = None,
     ) -> str:
-        """Store one finished run and return its id.
+        """Store one finished run, below the run `parent` where there is one, and return its id.
 
         Numbers in `run` become metrics, all else parameters; steps of `curves` count from 1. Raises Unavailable when
         MLflow is not installed or does not answer, Invalid when it refuses what it was given.
@@ -47,7 +48,7 @@ class MlflowTracking:
         from mlflow.exceptions import MlflowException
 
         try:
-            return self._store(client, experiment, name, run, curves, files)
+            return self._store(client, experiment, name, run, curves, files, parent)
         except MlflowException as error:
             kind = Unavailable if error.get_http_status_code() >= 500 else Invalid
             raise kind(f"MLflow at '{self._uri}': {error.message}", "look at [runtime] tracking") from error
@@ -69,10 +70,13 @@ class MlflowTracking:
         run: Mapping[str, JsonValue],
         curves: Mapping[str, Sequence[float]],
         files: Sequence[Path],
+        parent: str | None,
     ) -> str:
         from mlflow.entities import Metric, Param
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-        made = client.create_run(self._experiment(client, experiment), run_name=name)
+        below = {MLFLOW_PARENT_RUN_ID: parent} if parent else None
+        made = client.create_run(self._experiment(client, experiment), run_name=name, tags=below)
         identity, at = str(made.info.run_id), int(made.info.start_time)
         numbers = {key: value for key, value in run.items() if _is_number(value)}
         metrics = [Metric(key, float(str(value)), at, 0) for key, value in numbers.items()]

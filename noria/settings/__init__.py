@@ -45,6 +45,7 @@ from noria.settings.task import (
     TaskSettings,
     ThresholdSettings,
 )
+from noria.settings.tune import Axis, RangeSettings, SearchPlan, TuneSettings
 
 __all__ = [
     "CLEANING",
@@ -53,6 +54,7 @@ __all__ = [
     "Action",
     "Address",
     "ArmSettings",
+    "Axis",
     "BoilerplateStep",
     "CleanStep",
     "ColumnType",
@@ -87,6 +89,7 @@ __all__ = [
     "PriceSettings",
     "ProjectSettings",
     "QloraRecipe",
+    "RangeSettings",
     "Recipe",
     "RecipeSettings",
     "RecordSettings",
@@ -94,6 +97,7 @@ __all__ = [
     "RuntimeSettings",
     "ScrubAction",
     "ScrubSettings",
+    "SearchPlan",
     "Settings",
     "Share",
     "SourceSettings",
@@ -102,6 +106,7 @@ __all__ = [
     "Table",
     "TaskSettings",
     "ThresholdSettings",
+    "TuneSettings",
     "WeightRecipe",
     "child_environment",
     "engine_key",
