@@ -39,6 +39,11 @@ class Joules:
         return round(self._used + ((devices or 0) - (self._devices_began or 0)) / 1e3, 3)
 
 
+def counted() -> bool:
+    """Whether anything here counts energy."""
+    return Joules().used() is not None
+
+
 def _number(file: Path) -> int | None:
     try:
         return int(file.read_text())

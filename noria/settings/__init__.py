@@ -11,7 +11,7 @@ from noria.settings.clean import (
     options_of,
 )
 from noria.settings.environment import child_environment, engine_key, environment, export
-from noria.settings.file import Settings, find, line_of, load
+from noria.settings.file import Settings, find, line_of, load, space_place
 from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
@@ -45,9 +45,12 @@ from noria.settings.task import (
     TaskSettings,
     ThresholdSettings,
 )
-from noria.settings.tune import Axis, RangeSettings, SearchPlan, TuneSettings
+from noria.settings.tune import LOSS, Axis, RangeSettings, SearchPlan, TuneSettings, with_values
 
 __all__ = [
+    "LOSS",
+    "with_values",
+    "space_place",
     "CLEANING",
     "PROJECTIONS",
     "STEPS",

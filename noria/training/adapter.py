@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -10,6 +11,7 @@ from pydantic import JsonValue
 from noria.stage import Look, Work
 from noria.training.base import base_of
 from noria.training.recipes import lora
+from noria.training.study import tuned
 
 
 class Recipe(Protocol):
@@ -35,16 +37,25 @@ def check(look: Look) -> None:
 
 
 def params(look: Look) -> JsonValue:
-    """The recipe and the base model."""
+    """The recipe, with what a study found for it, and the base model."""
+    look = tuned(look)
     base, _ = base_of(look)
     return {"recipe": look.task.recipe.model_dump(mode="json"), "base": str(base)}
 
 
 def observes(look: Look) -> JsonValue:
     """What the recipe goes on from."""
+    look = tuned(look)
     return RECIPES[look.task.recipe.kind].observes(look)
 
 
 def work(work: Work) -> Mapping[str, JsonValue]:
-    """Carry out the recipe."""
+    """Carry out the recipe, with what a study found for it."""
+    work = tuned(work)
     return RECIPES[work.task.recipe.kind].make(work)
+
+
+def afresh(work: Work) -> Mapping[str, JsonValue]:
+    """Carry out the recipe as it stands, going on from what is there now."""
+    recipe = RECIPES[work.task.recipe.kind]
+    return recipe.make(replace(work, observed=recipe.observes(Look(work.platform, work.name, work.task, work.inputs))))
