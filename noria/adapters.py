@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from noria.errors import Invalid
+from noria.ports import Engine, Several
+from noria.types import Endpoint, Ref
 
 Kind = Literal["lora", "model", "head", "wording"]
 """A LoRA beside the base; a whole model in the base's place; a head on an encoder; words in the prompt alone."""
@@ -17,6 +19,11 @@ _FILE = "adapter.json"
 def mark(folder: Path, kind: Kind) -> None:
     """Say in the folder what it holds."""
     (folder / _FILE).write_text(json.dumps({"kind": kind}) + "\n")
+
+
+def endpoint(engine: Engine, adapter: Ref | None) -> Endpoint:
+    """Where an adapter answers: the engine's own server, unless it has one for this adapter alone."""
+    return engine.at(adapter) if isinstance(engine, Several) else engine.endpoint
 
 
 def kind_of(folder: Path) -> Kind:

@@ -1,8 +1,9 @@
 """One turn of the wheel. Read this first: it is the story.
 
 Sources are collected, cleaned into documents, made into a dataset of examples, tokenised into features, learned into
-an adapter (with values that a study has found, where the task asks for one), measured in a report against what serves now, and released if the report says that it is better. What
-the released model answers, and what people say of it, is a source of the next turn.
+an adapter (with the values that a study found best, where the task asks for a study), measured in a report against what
+serves now, and released if the report says that it is better. What the released model answers, and what people say of
+it, is a source of the next turn.
 """
 
 from __future__ import annotations
@@ -50,7 +51,14 @@ STAGES = (
         observes=study.observes,
         when=lambda task: task.tune is not None,
     ),
-    Stage("adapter", adapter.work, reads=("features", "study"), params=adapter.params, observes=adapter.observes),
+    Stage(
+        "adapter",
+        adapter.work,
+        reads=("features", "study"),
+        params=adapter.params,
+        observes=adapter.observes,
+        version="2",
+    ),
     Stage(
         "report", report.work, reads=("dataset", "adapter"), params=report.params, observes=report.observes, version="2"
     ),

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
@@ -66,6 +66,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop a launched engine after the requests in flight; leave an attached one alone."""
+
+
+@runtime_checkable
+class Several(Protocol):
+    """An engine of more than one server: some of its adapters, such as whole models, have one of their own."""
+
+    def at(self, adapter: Ref | None) -> Endpoint:
+        """Where this adapter answers."""
 
 
 class EngineKind(Protocol):

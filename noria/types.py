@@ -336,6 +336,8 @@ class Caps:
 
     lora: bool = False
     """Serves LoRA adapters beside the base model."""
+    models: bool = False
+    """Serves whole trained models beside it, each by a server of its own."""
     exact_tokens: bool = False
     """Takes token ids as a prompt and returns the next token's id."""
     batch_invariant: bool = False

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from noria.adapters import endpoint
 from noria.apps.workers import Workers
 from noria.backends.harness import Target
 from noria.backends.scratch import temporary
@@ -48,7 +49,7 @@ def _snapshot(platform: Platform, name: str, candidate: Candidate, engine: Engin
     task = platform.settings.tasks[name].model_copy(update={"arms": {}, "fallback": (), "lights": None})
     index = platform.lake.path(candidate.index) / "index" if candidate.index and task.context else None
     arm = Arm(
-        served_by=str(candidate.ref), engine=candidate.engine, upstreams=(engine.endpoint,),
+        served_by=str(candidate.ref), engine=candidate.engine, upstreams=(endpoint(engine, candidate.adapter),),
         extra=engine.extra(candidate.adapter), index=str(index) if index else None,
     )  # fmt: skip
     grant = KeyGrant(id="aside", name="noria", role="admin")

@@ -23,6 +23,7 @@ from noria.apps.commands import (
     lights,
     releases,
     scan,
+    tune,
 )
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
 from noria.errors import Invalid, NoriaError
@@ -259,6 +260,7 @@ app.add_typer(compare.group)
 app.add_typer(evaluate.group, name="evaluate")
 app.add_typer(scan.group)
 app.add_typer(forget.group)
+app.add_typer(tune.group, name="tune")
 app.add_typer(export.group, name="export")
 
 

@@ -33,7 +33,7 @@ def write(base: Path, tensors: Mapping[str, Any], out: Path, precision: str) -> 
     config = _heads(reader)
     for tensor in reader.tensors:
         theirs = gguf_weights.hugging_face_name(tensor.name)
-        if theirs not in tensors:
+        if theirs is None or theirs not in tensors:
             raise Invalid(f"the trained model has no '{tensor.name}'", "this is a defect of noria")
         values = tensors[theirs].float().cpu().numpy()
         if theirs.endswith(("q_proj.weight", "k_proj.weight")):

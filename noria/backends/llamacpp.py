@@ -20,6 +20,8 @@ from typing import BinaryIO, Final
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from noria.adapters import kind_of
+from noria.backends import gguf_model
 from noria.backends.chat_client import SEED, ChatClient
 from noria.backends.child import last_lines, spawn, stop
 from noria.backends.llamacpp_server import DRAIN, ServerConfig, drain
@@ -51,8 +53,8 @@ class LlamaCpp:
 
     @property
     def caps(self) -> Caps:
-        """LoRA adapters by request, and prompts as token ids."""
-        return Caps(lora=True, exact_tokens=True)
+        """LoRA adapters by request, whole models by a server each, and prompts as token ids."""
+        return Caps(lora=True, models=True, exact_tokens=True)
 
     def base(self, settings: EngineSettings) -> tuple[Ref, str]:
         """Name of the model file by its SHA-256, and its quantization in llama.cpp's words, such as `Q4_1`.
@@ -74,46 +76,79 @@ class LlamaCpp:
     def start(self, settings: EngineSettings, adapters: Mapping[Ref, Path], log: Path) -> LlamaEngine:
         """An engine that answers, with these adapters loaded and switched off; its output goes to `log`.
 
-        Raises Invalid for a bad model or an adapter folder without `adapter.gguf`, Unavailable when the process
-        does not come up, with the last lines of its log.
+        Of the adapters each whole model gets one more server, equal to the first but for the model.
+
+        Raises Invalid for a bad model or an adapter folder without its file, Unavailable when a process does not come
+        up, with the last lines of its log.
         """
         base, _ = self.base(settings)
         if importlib.util.find_spec("xllamacpp") is None:
             raise Unavailable("engines of kind 'llamacpp' need xllamacpp", "pip install 'noria[llamacpp]'")
-        files = [_adapter_file(ref, folder) for ref, folder in adapters.items()]
-        key = secrets.token_urlsafe(24)
-        with ExitStack() as unless_ready, temporary("noria-engine.") as folder:
-            config = ServerConfig(
-                model=str(model_path(settings).resolve()),
-                alias=base.name,
-                slots=settings.slots,
-                context=settings.context,
-                threads=settings.threads or os.cpu_count() or 1,
-                key=key,
-                adapters=tuple(str(file.resolve()) for file in files),
-                ready=f"{folder}/ready",
-            )
-            process = _launch(config, folder, log)
-            unless_ready.callback(stop, process, GRACE_SECONDS)
-            url = _wait(process, Path(config.ready), log)
-            endpoint = Endpoint(url=f"{url}/v1", key=key, model=base.name, paths=(("/tokenize", "/tokenize"),))
-            engine = LlamaEngine(process, endpoint, tuple(adapters), log)
-            unless_ready.callback(engine.close)
-            engine.check_adapters(config.adapters)
+        whole = {ref: folder for ref, folder in adapters.items() if kind_of(folder) == "model"}
+        beside = {ref: folder for ref, folder in adapters.items() if ref not in whole}
+        with ExitStack() as unless_ready:
+            models: dict[Ref, LlamaEngine] = {}
+            for number, (ref, folder) in enumerate(whole.items(), 1):
+                file = _file_of(ref, folder, gguf_model.FILE)
+                check_model(file)
+                models[ref] = _started(file, base.name, settings, {}, log.with_stem(f"{log.stem}-model-{number}"), {})
+                unless_ready.callback(models[ref].close)
+            engine = _started(model_path(settings), base.name, settings, beside, log, models)
             unless_ready.pop_all()
         return engine
 
 
+def _started(
+    model: Path,
+    alias: str,
+    settings: EngineSettings,
+    adapters: Mapping[Ref, Path],
+    log: Path,
+    models: Mapping[Ref, LlamaEngine],
+) -> LlamaEngine:
+    files = [_file_of(ref, folder, ADAPTER_FILE) for ref, folder in adapters.items()]
+    key = secrets.token_urlsafe(24)
+    with ExitStack() as unless_ready, temporary("noria-engine.") as folder:
+        config = ServerConfig(
+            model=str(model.resolve()),
+            alias=alias,
+            slots=settings.slots,
+            context=settings.context,
+            threads=settings.threads or os.cpu_count() or 1,
+            key=key,
+            adapters=tuple(str(file.resolve()) for file in files),
+            ready=f"{folder}/ready",
+        )
+        process = _launch(config, folder, log)
+        unless_ready.callback(stop, process, GRACE_SECONDS)
+        url = _wait(process, Path(config.ready), log)
+        endpoint = Endpoint(url=f"{url}/v1", key=key, model=alias, paths=(("/tokenize", "/tokenize"),))
+        engine = LlamaEngine(process, endpoint, tuple(adapters), log, models)
+        unless_ready.callback(engine.close)
+        engine.check_adapters(config.adapters)
+        unless_ready.pop_all()
+    return engine
+
+
 class LlamaEngine:
-    """Port `Engine` on one child process. `adapters` are its adapters in the order of their llama.cpp ids."""
+    """Ports `Engine` and `Several` on a child process, and one more for each whole model of `models`.
+
+    `adapters` are the LoRA adapters of the first in the order of their llama.cpp ids.
+    """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], endpoint: Endpoint, adapters: tuple[Ref, ...], log: Path
+        self,
+        process: subprocess.Popen[bytes],
+        endpoint: Endpoint,
+        adapters: tuple[Ref, ...],
+        log: Path,
+        models: Mapping[Ref, LlamaEngine],
     ) -> None:
         self.process = process
         self._root = endpoint.url.removesuffix("/v1")
         self._chat = ChatClient(endpoint, endpoint.model, f"its log is {log}")
         self._adapters = adapters
+        self._models = dict(models)
         self._closing = threading.Lock()
 
     @property
@@ -121,12 +156,18 @@ class LlamaEngine:
         """Where it answers; the key is made anew at each start."""
         return self._chat.endpoint
 
+    def at(self, adapter: Ref | None) -> Endpoint:
+        """Where this adapter answers: a whole model by its own server."""
+        return self._models[adapter].endpoint if adapter in self._models else self.endpoint
+
     def extra(self, adapter: Ref | None) -> dict[str, JsonValue]:
         """Names every loaded adapter, all but the wanted one with scale 0.
 
         llama.cpp compares the adapters of a slot's cached prompt with the request's only when the request lists
         some: without the list, the base would answer from what an adapter has computed.
         """
+        if adapter in self._models:
+            return {}
         if adapter is not None and adapter not in self._adapters:
             raise NotFound(
                 f"adapter '{adapter}' is not loaded in this engine",
@@ -147,6 +188,8 @@ class LlamaEngine:
         Without `how.reuse` the prompt is read from its start: what a slot remembers of an earlier one is computed in
         other batches, which rounds otherwise. So the answer of an engine with one slot depends on the prompt only.
         """
+        if adapter in self._models:
+            return self._models[adapter].answer(messages, None, max_tokens, stop, how)
         return self._chat.answer(messages, {**self.extra(adapter), "cache_prompt": how.reuse}, max_tokens, stop, how)
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
@@ -155,6 +198,8 @@ class LlamaEngine:
         All such requests go to one slot, so that growing prefixes of a text are read once, and the same sequence of
         requests to a fresh engine gives the same numbers.
         """
+        if adapter in self._models:
+            return self._models[adapter].next_token(tokens, None)
         if not tokens:
             raise Invalid("no token comes after an empty prompt", "give at least one token id")
         body: dict[str, JsonValue] = {
@@ -174,8 +219,8 @@ class LlamaEngine:
         return int(reply["tokens"][0]), float(probabilities[0]["logprob"])
 
     def alive(self) -> bool:
-        """Whether the process lives and says that it is healthy."""
-        if self.process.poll() is not None:
+        """Whether the process lives and says that it is healthy, and those of whole models too."""
+        if self.process.poll() is not None or not all(model.alive() for model in self._models.values()):
             return False
         try:
             self._chat.get(f"{self._root}/health")
@@ -188,6 +233,8 @@ class LlamaEngine:
 
         Stop sending requests first: those that arrive meanwhile may be lost.
         """
+        for model in self._models.values():
+            model.close()
         with self._closing:
             if self.process.poll() is None:
                 drain(self._root, self.endpoint.key, DRAIN)
@@ -348,10 +395,10 @@ def _packaged(name: str) -> Path:
     return files[0]
 
 
-def _adapter_file(ref: Ref, folder: Path) -> Path:
-    file = folder / ADAPTER_FILE
+def _file_of(ref: Ref, folder: Path, name: str) -> Path:
+    file = folder / name
     if not file.is_file():
-        raise Invalid(f"adapter '{ref}' has no '{ADAPTER_FILE}'", f"train it again; its folder is {folder}")
+        raise Invalid(f"adapter '{ref}' has no '{name}'", f"train it again; its folder is {folder}")
     return file
 
 

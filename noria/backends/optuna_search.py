@@ -72,7 +72,7 @@ class OptunaStudies:
                         f"there is no study '{name}'", known(name, optuna.get_all_study_names(storage))
                     ) from None
                 return OptunaStudy(self, study, plan)
-            direction = "maximize" if plan.higher_is_better else "minimize"
+            direction = optuna.study.StudyDirection.MAXIMIZE if plan.higher_is_better else None
             with self.alone():
                 study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
                 study.set_user_attr(PLAN, plan.model_dump(mode="json"))

@@ -124,7 +124,7 @@ def four_bit(folder: Path, device: torch.device) -> Any:
     Raises Invalid where a map of a layer has no 4-bit weights after all: training it would not be QLoRA.
     """
     import torch
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
     from peft import prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -141,14 +141,13 @@ def four_bit(folder: Path, device: torch.device) -> Any:
     return prepare_model_for_kbit_training(causal, use_gradient_checkpointing=False)
 
 
-def check_four_bit(causal: Any, kind: type) -> None:
+def check_four_bit(causal: Any, kind: type[Any]) -> None:
     """Raise Invalid unless every linear map of every layer is of this kind and holds NF4."""
     import torch
 
     for name, module in causal.model.layers.named_modules():
         if isinstance(module, torch.nn.Linear):
-            four = isinstance(module, kind) and getattr(module.weight, "quant_type", "") == "nf4"
-            if not four:
+            if not isinstance(module, kind) or getattr(module.weight, "quant_type", "") != "nf4":
                 raise Invalid(
                     f"the recipe is 'qlora', but 'layers.{name}' has no 4-bit weights", 'take kind = "lora" instead'
                 )

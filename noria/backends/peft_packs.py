@@ -2,7 +2,7 @@
 
 Rows of a task begin alike, with its system prompt and often the same context. In a pack they are the branches of one
 tree: a token sees those on its own way to the root and nothing else, and its position is its depth. That gives each
-row exactly what it would get alone (block-diagonal attention, positions from 0), and gradients add up at what is shared.
+row exactly what it would get alone (block-diagonal attention, positions from 0); gradients add up at what is shared.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def _history(plan: SearchPlan, trials: Sequence[Trial], metric: str) -> Any:
 
 def _importance(importance: Mapping[str, float], metric: str) -> Any:
     """How much of the differences each field accounts for."""
-    names = list(reversed(importance))
+    names = [*importance][::-1]
     figure = figure_class()(figsize=(7, 0.9 + 0.4 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     axes.barh(range(len(names)), [importance[name] for name in names], color="tab:blue")

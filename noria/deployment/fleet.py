@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from noria import prompts
+from noria.adapters import endpoint
 from noria.deployment import lights, slices
 from noria.deployment.replicas import Replicas, each_of
 from noria.deployment.slices import Trial, trial_of
@@ -33,6 +34,8 @@ class Draining:
 
     engine: Engine
     version: int
+    urls: frozenset[str]
+    """Of all its servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,9 @@ class Fleet:
         return Replicas(settings, adapters, start, self._close, self._monotonic)
 
     def _drain(self, replicas: Replicas) -> None:
-        self._draining += [Draining(engine, self._snapshot.version + 1) for engine in replicas.children]
+        for engine in replicas.children:
+            urls = {endpoint(engine, adapter).url for adapter in (None, *replicas.adapters)}
+            self._draining.append(Draining(engine, self._snapshot.version + 1, frozenset(urls)))
 
     def _announce(self, wanted: dict[str, Wanted]) -> None:
         tasks = self._platform.settings.tasks
@@ -263,7 +268,7 @@ class Fleet:
         return Arm(
             served_by=served_by,
             engine=name,
-            upstreams=replicas.endpoints,
+            upstreams=replicas.at(adapter),
             extra=replicas.live[0].extra(adapter),
             price=(price.prompt, price.completion),
         )
@@ -310,7 +315,8 @@ class Fleet:
     def _let_go(self) -> None:
         kept = []
         for each in self._draining:
-            if self._snapshot.version >= each.version and self._released(each.version, each.engine.endpoint.url):
+            free = all(self._released(each.version, url) for url in each.urls)
+            if self._snapshot.version >= each.version and free:
                 self._close(each.engine)
             else:
                 kept.append(each)

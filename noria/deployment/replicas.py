@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from noria.adapters import endpoint
 from noria.deployment.supervise import Supervised
 from noria.errors import NoriaError
 from noria.ports import Engine
@@ -74,6 +75,10 @@ class Replicas:
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Where the live ones answer."""
         return tuple(engine.endpoint for engine in self.live)
+
+    def at(self, adapter: Ref | None) -> tuple[Endpoint, ...]:
+        """Where the live ones answer with this adapter."""
+        return tuple(endpoint(engine, adapter) for engine in self.live)
 
     @property
     def children(self) -> list[Engine]:

@@ -48,10 +48,8 @@ from noria.settings.task import (
 from noria.settings.tune import LOSS, Axis, RangeSettings, SearchPlan, TuneSettings, with_values
 
 __all__ = [
-    "LOSS",
-    "with_values",
-    "space_place",
     "CLEANING",
+    "LOSS",
     "PROJECTIONS",
     "STEPS",
     "Action",
@@ -120,4 +118,6 @@ __all__ = [
     "line_of",
     "load",
     "options_of",
+    "space_place",
+    "with_values",
 ]

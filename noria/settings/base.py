@@ -9,9 +9,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 NAME, ADDRESS, URL = r"^[a-z0-9][a-z0-9_-]{0,62}$", r"^[^:\s]+:\d{1,5}$", r"^https?://\S+$"
+DEVICE = r"^(auto|(cpu|cuda)(:[1-9]\d?)?)$"
 LICENCE = r"^[a-z0-9][a-z0-9.+-]{0,62}$"
 FORMS = {
     LICENCE: "use the hub's identifier, such as apache-2.0, cc-by-4.0 or other",
+    DEVICE: "auto, cpu, cuda, or how many train together, such as cuda:4",
     NAME: "use a-z, 0-9, - and _, 63 at most",
     ADDRESS: "give host:port",
     URL: "give http://HOST:PORT",

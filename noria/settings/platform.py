@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from noria.settings.base import Address, Name, Table
+from noria.settings.base import DEVICE, Address, Name, Table
 
 
 class ProjectSettings(Table):
@@ -22,7 +22,10 @@ class RuntimeSettings(Table):
     ledger: str = "sqlite:///noria.db"
     tracking: str = "sqlite:///mlflow.db"
     spark: str = "embedded"
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=DEVICE)
+    """Where models are trained: auto, cpu, cuda, or several processes that train together: cuda:4, cpu:2."""
+    shard: bool = False
+    """Several devices hold one copy of the weights together (FSDP) instead of one each."""
     listen: Address = "127.0.0.1:8000"
     """Address of the data plane; port 0 takes a free one."""
     control: Address = "127.0.0.1:8001"

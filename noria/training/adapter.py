@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from noria.stage import Look, Work
 from noria.training.base import base_of
-from noria.training.recipes import lora
+from noria.training.recipes import dpo, full, lora, qlora
 from noria.training.study import tuned
 
 
@@ -27,7 +27,7 @@ class Recipe(Protocol):
         """Write the adapter's folder; returns what was measured."""
 
 
-RECIPES: dict[str, Recipe] = {"lora": lora}
+RECIPES: dict[str, Recipe] = {"lora": lora, "qlora": qlora, "full": full, "dpo": dpo}
 """By the kind in the task's table."""
 
 

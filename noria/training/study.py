@@ -20,7 +20,7 @@ from noria.settings import LOSS, SearchPlan, TuneSettings, WeightRecipe, known, 
 from noria.stage import Look, Work
 from noria.training.base import base_of
 from noria.training.weights import held_out
-from noria.types import Ref, Trial, TrainingJob, digest_of
+from noria.types import Ref, TrainingJob, Trial, digest_of
 
 LEAST = 10
 """Training rows; of fewer, too few are left to compare trials on."""
