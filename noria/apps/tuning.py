@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from noria.errors import Invalid, NotFound
 from noria.ports import Platform
-from noria.settings import TuneSettings, known
+from noria.settings import known
+from noria.settings.tune import Sampler
 from noria.types import Trial
 
 
@@ -22,7 +23,7 @@ def with_budget(
             f'add [tasks.{name}.tune] with preset = "booklet", or a space of your own',
             where=platform.settings.place("tasks", name),
         )
-    samplers = TuneSettings.model_fields["sampler"].annotation.__args__
+    samplers = get_args(Sampler)
     if sampler is not None and sampler not in samplers:
         raise Invalid(f"there is no sampler '{sampler}'", known(sampler, samplers))
     given = {"trials": trials, "minutes": minutes, "sampler": sampler}

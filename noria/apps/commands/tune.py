@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from noria.apps.commands.options import HERE, AsJson, Folder, opened
 from noria.errors import Invalid
+
+if TYPE_CHECKING:
+    from typer._click.core import Context
 
 COLUMNS = ["trial", "state", "value", "seconds", "drawn", "because"]
 
@@ -16,7 +18,7 @@ COLUMNS = ["trial", "state", "value", "seconds", "drawn", "because"]
 class _Named(typer.core.TyperGroup):
     """A group whose first word may be a task: `noria tune helpdesk` is `noria tune run helpdesk`."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         if not any(each in self.commands for each in args[:1]) and args[:1] != ["--help"]:
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -133,6 +135,5 @@ def _print(told: dict[str, Any], as_json: bool) -> None:
         values = ", ".join(f"{name} = {value}" for name, value in best["values"].items())
         typer.echo(f"{told['study']}: best {best['value']:.5g} of trial {best['number']}: {values}")
     if told["importance"]:
-        typer.echo(
-            "what made the difference: " + ", ".join(f"{k} {100 * v:.0f} %" for k, v in told["importance"].items())
-        )
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in told["importance"].items())
+        typer.echo(f"what made the difference: {shares}")
