@@ -1,32 +1,37 @@
 """One turn of the wheel. Read this first: it is the story.
 
 Sources are collected, cleaned into documents, made into a dataset of examples, tokenised into features, learned into
-an adapter, measured in a report against what serves now, and released if the report says that it is better. What
-the released model answers, and what people say of it, is a source of the next turn.
+an adapter (with the values that a study found best, where the task asks for a study), measured in a report against what
+serves now, and released if the report says that it is better. What the released model answers, and what people say of
+it, is a source of the next turn.
 """
 
 from __future__ import annotations
 
 import fcntl
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from noria.backends import presidio
+from noria.backends import energy, presidio, study_plots
 from noria.datasets import card, clean, examples
 from noria.deployment import release
 from noria.errors import Conflict, Invalid, NotFound
-from noria.evaluation import harness, queue, report, trying
+from noria.evaluation import harness, queue, report, trials, trying
 from noria.features import kinds as features
 from noria.lake import collect
 from noria.ports import Platform, Progress
 from noria.registry import versions
-from noria.settings import known
-from noria.stage import Look, Stage, Step, check_order, run_stage
-from noria.training import adapter
+from noria.settings import TaskSettings, known
+from noria.stage import Look, Stage, Step, Work, check_order, run_stage, stages_of
+from noria.training import adapter, study
 from noria.types import Artifact, Cycle, Decision, Run, digest_of, new_id
 
+MEANS = study.Means(
+    make=adapter.afresh, score=trials.score, rises=trials.rises, draw=study_plots.draw, energy=energy.counted
+)
 STAGES = (
     Stage("sources", collect.work, params=collect.params, observes=collect.observes, version="2"),
     Stage("documents", clean.work, reads=("sources",), params=clean.params, version="2"),
@@ -40,9 +45,17 @@ STAGES = (
     ),
     Stage("features", features.work, reads=("dataset",), params=features.params, version="2"),
     Stage(
+        "study",
+        partial(study.work, means=MEANS),
+        reads=("dataset", "features"),
+        params=study.params,
+        observes=study.observes,
+        when=lambda task: task.tune is not None,
+    ),
+    Stage(
         "adapter",
         partial(adapter.work, opened=trying.bench),
-        reads=("features",),
+        reads=("features", "study"),
         params=adapter.params,
         observes=adapter.observes,
         version="2",
@@ -115,7 +128,7 @@ def turn(
         Conflict: a cycle of this task runs already.
     """
     name, task = platform.settings.task(name)
-    stages = _stages(until)
+    stages = _stages(until, task)
     due = stages[-1:] if cycle and until else stages
     _check(Look(platform, name, task, {}), due)
     with alone(platform, name):
@@ -195,13 +208,17 @@ def _decided(done: dict[str, Artifact]) -> dict[str, object]:
     return {key: value for key, value in done["release"].meta.items() if key in Decision.model_fields}
 
 
-def _stages(until: str | None) -> tuple[Stage, ...]:
-    names = [stage.name for stage in STAGES]
+def _stages(until: str | None, task: TaskSettings) -> tuple[Stage, ...]:
+    stages = stages_of(STAGES, task)
+    names = [stage.name for stage in stages]
     if until is None:
-        return STAGES
+        return stages
     if until not in names:
-        raise Invalid(f"there is no stage '{until}'", known(until, names))
-    return STAGES[: names.index(until) + 1]
+        fact, hint = f"there is no stage '{until}'", known(until, names)
+        if until == "study":
+            fact, hint = "the task has no table 'tune', so its cycle has no study", 'tune = { preset = "booklet" }'
+        raise Invalid(fact, hint)
+    return stages[: names.index(until) + 1]
 
 
 def _check(look: Look, stages: tuple[Stage, ...]) -> None:
@@ -209,8 +226,10 @@ def _check(look: Look, stages: tuple[Stage, ...]) -> None:
     names = {stage.name for stage in stages}
     if "report" in names:
         report.check(look)
-    if "adapter" in names:
+    if not names.isdisjoint(("study", "adapter")):
         adapter.check(look)
+    if "study" in names:
+        study.check(look, MEANS)
 
 
 def _open_cycle(platform: Platform, name: str) -> tuple[Cycle, dict[str, Artifact]]:
@@ -248,6 +267,28 @@ def _made_before(stage: Stage, before: dict[str, Artifact], cycle: str) -> dict[
                 f"noria run {read} --cycle '{cycle}'",
             )
     return {read: before[read] for read in stage.reads}
+
+
+def join(platform: Platform, name: str | None, progress: Progress) -> tuple[str, int]:
+    """Help a study that another process has begun, until its budget is spent: its name, and how many trials were made.
+
+    The machines share ledger and lake. Raises NotFound where no cycle of the task has a study under way.
+    """
+    name, task = platform.settings.task(name)
+    hint = f"begin one: noria tune {name}"
+    if task.tune is None:
+        raise NotFound(f"task '{name}' has no table 'tune', so it has no study", hint)
+    for cycle, runs in platform.runs.cycles(name, 1):
+        made = _made(platform, runs)
+        if cycle.ended is None and {"dataset", "features"} <= made.keys():
+            place = platform.lake.scratch(f"join-{new_id(platform.clock.now())}")
+            try:
+                work = Work(platform, name, task, cycle.id, made, None, place, progress)
+                shared = platform.studies.open(study.name_of(work))
+                return shared.name, study.carry_out(work, shared, MEANS)
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+    raise NotFound(f"no study of '{name}' is under way", hint)
 
 
 @contextmanager

@@ -22,8 +22,11 @@ from noria.stores import Lake as Lake
 from noria.stores import Recorder as Recorder
 from noria.stores import Registry as Registry
 from noria.stores import Runs as Runs
+from noria.stores import Studies as Studies
+from noria.stores import Study as Study
 from noria.stores import Tracking as Tracking
 from noria.stores import Traffic as Traffic
+from noria.stores import Untracked as Untracked
 from noria.types import Caps, Endpoint, Form, Generation, HeadJob, Message, Ref, Report, TrainingJob
 
 if TYPE_CHECKING:
@@ -157,3 +160,4 @@ class Platform:
     draw: Callable[[Report, Path], None]
     spark: Callable[[], AbstractContextManager[SparkSession]]
     features: FeatureStore
+    studies: Studies

@@ -6,7 +6,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -53,7 +53,8 @@ class Stage:
     """One step of a cycle, named after its product; `reads` names the stages whose products it takes.
 
     `params` picks the settings that change the product, `observes` the mutable state that does; both are part of
-    the run key. A stage with an `effect` is run every time. `version` changes when the work's meaning does.
+    the run key. A stage with an `effect` is run every time. `version` changes when the work's meaning does. One that
+    stands only in some tasks' cycles says so by `when`; `stages_of` leaves it, and the reading of it, out of others.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Stage:
     observes: Callable[[Look], JsonValue] = field(default=lambda look: None)
     version: str = "1"
     effect: bool = False
+    when: Callable[[TaskSettings], bool] = field(default=lambda task: True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,16 @@ def check_order(stages: Sequence[Stage]) -> None:
         if missing := set(stage.reads) - seen:
             raise ValueError(f"stage '{stage.name}' reads {sorted(missing)}, which do not stand before it")
         seen.add(stage.name)
+
+
+def stages_of(stages: Sequence[Stage], task: TaskSettings) -> tuple[Stage, ...]:
+    """The stages of a task's cycle, each reading what there is."""
+    names = {stage.name for stage in stages if stage.when(task)}
+    return tuple(
+        replace(stage, reads=tuple(read for read in stage.reads if read in names))
+        for stage in stages
+        if stage.name in names
+    )
 
 
 def run_key(stage: Stage, params: JsonValue, inputs: Mapping[str, Artifact], observed: JsonValue) -> str:

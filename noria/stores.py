@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import JsonValue
 
-from noria.types import ApiKey, Artifact, Cycle, Deployment, Document, Feedback, Interaction, ModelVersion, Ref, Run
+from noria.settings import SearchPlan
+from noria.types import (
+    ApiKey,
+    Artifact,
+    Cycle,
+    Deployment,
+    Document,
+    Feedback,
+    Interaction,
+    ModelVersion,
+    Ref,
+    Run,
+    Trial,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,9 +98,58 @@ class Tracking(Protocol):
 
     def log(
         self, experiment: str, name: str, run: Mapping[str, JsonValue], curves: Mapping[str, Sequence[float]],
-        files: Sequence[Path],
+        files: Sequence[Path], parent: str | None = None,
     ) -> str:  # fmt: skip
-        """Store one run: parameters and measures, curves by step, files. Returns its id."""
+        """Store one run: parameters and measures, curves by step, files; below run `parent`. Returns its id."""
+
+
+class Untracked:
+    """Port `Tracking` for what is no experiment of its own: nothing is stored."""
+
+    def log(
+        self, experiment: str, name: str, run: Mapping[str, JsonValue], curves: Mapping[str, Sequence[float]],
+        files: Sequence[Path], parent: str | None = None,
+    ) -> str:  # fmt: skip
+        """Nothing."""
+        return ""
+
+
+class Study(Protocol):
+    """A search that several processes share. What one knows, all know; a trial whose process died is retried."""
+
+    name: str
+    plan: SearchPlan
+
+    def ask(self) -> Trial | None:
+        """Begin the next trial; None once the budget is spent or the grid is through. Others may be under way."""
+
+    def report(self, number: int, value: float) -> bool:
+        """Note what was measured on the way of a trial that this process began; whether to prune it."""
+
+    def tell(self, trial: Trial) -> None:
+        """End a trial that this process began, by its state; one that is lost is begun again, by whoever asks next."""
+
+    def trials(self) -> list[Trial]:
+        """All of them, by number."""
+
+    def importance(self) -> dict[str, float]:
+        """Share of each field in how the trials differ, most first; empty where that cannot be said yet."""
+
+    def once(self, mark: str) -> bool:
+        """True for the first who names this mark."""
+
+
+class Studies(Protocol):
+    """Where studies are kept."""
+
+    def open(self, name: str, plan: SearchPlan | None = None) -> Study:
+        """Begin a study or go on with it, by this plan; without one it must be there. Raises NotFound."""
+
+    def names(self) -> list[str]:
+        """All studies, in order of their names: TASK-DIGEST."""
+
+    def remove(self, name: str) -> None:
+        """Remove a study with its trials; raises NotFound."""
 
 
 class Registry(Protocol):

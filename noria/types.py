@@ -58,6 +58,24 @@ class Run(Record):
     at: datetime
 
 
+class Trial(Record):
+    """One trial of a study: the values that were drawn and what came of them.
+
+    `curve` has what was measured on the way, one value for each tenth of the training; `value` is None until the end,
+    and for a trial that was pruned or failed. A lost trial was interrupted or killed, and stands in the study again.
+    `wh` are watt hours where the machine counts them.
+    """
+
+    number: int
+    state: Literal["waiting", "running", "complete", "pruned", "failed", "lost"]
+    values: dict[str, JsonValue]
+    value: float | None = None
+    curve: tuple[float, ...] = ()
+    seconds: float = 0.0
+    wh: float | None = None
+    because: str = ""
+
+
 class Cycle(Record):
     """One turn of the wheel; `ended` is None while it runs or after it was killed."""
 

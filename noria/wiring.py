@@ -12,6 +12,7 @@ from noria.backends.clock import SystemClock
 from noria.backends.feast_store import FeastStore
 from noria.backends.folder_lake import FolderLake
 from noria.backends.fts import Indexes
+from noria.backends.optuna_search import OptunaStudies
 from noria.errors import Invalid
 from noria.ports import EngineKind, Platform, Tokenizer
 from noria.settings import EngineSettings, Settings, known
@@ -55,6 +56,7 @@ def open_platform(settings: Settings) -> Platform:
         indexes=Indexes(),
         traffic=TrafficLog(state / "segments", lake),
         draw=plots.report,
+        studies=OptunaStudies(settings.runtime.ledger, root),
         spark=partial(spark.session, settings.runtime.spark),
         features=FeastStore(settings.runtime.features, root, state / "features"),
     )

@@ -26,6 +26,7 @@ from noria.apps.commands import (
     releases,
     replay,
     scan,
+    tune,
 )
 from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
 from noria.errors import Invalid, NoriaError
@@ -265,6 +266,7 @@ app.add_typer(evaluate.group, name="evaluate")
 app.add_typer(scan.group)
 app.add_typer(forget.group)
 app.add_typer(features.group, name="features")
+app.add_typer(tune.group, name="tune")
 app.add_typer(export.group, name="export")
 
 

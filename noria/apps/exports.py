@@ -12,6 +12,7 @@ from pathlib import Path
 from noria.cycle import STAGES
 from noria.errors import Invalid, NotFound, Unavailable
 from noria.settings import Settings, child_environment
+from noria.stage import stages_of
 
 _RANGES = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 7))
 _NAMED = re.compile(r"@(?:hourly|daily|midnight|weekly|monthly|yearly|annually)")
@@ -57,7 +58,7 @@ def airflow_dag(settings: Settings, task: str, at: str, noria: str) -> str:
     would be a part of the command. Raises Invalid for a schedule that cron would not take, and for a `noria` that is
     no words of a shell.
     """
-    edges = {stage.name: list(stage.reads) for stage in STAGES}
+    edges = {stage.name: list(stage.reads) for stage in stages_of(STAGES, settings.tasks[task])}
     words = [*_words(noria), "run", "{stage}", "--task", task, "--project", str(settings.root)]
     shown = " ".join(word if word == "{stage}" else shlex.quote(word) for word in words)
     command = shown + ' --cycle "$NORIA_CYCLE"'

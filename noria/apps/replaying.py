@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import TypeAdapter
 
 from noria import cycle, environment
 from noria.adapters import FORGOTTEN
 from noria.backends import weights
 from noria.backends.folder_lake import content_digest
 from noria.errors import Conflict, Invalid, NotFound
-from noria.ports import Platform, Progress
+from noria.ports import Platform, Progress, Untracked
 from noria.registry import candidates, versions
 from noria.replays import KEY, Replay
 from noria.settings import Recipe, TaskSettings
 from noria.stage import Look, Stage, Work, run_key
 from noria.types import Artifact, Ref, Run, digest_of
-
-
-class Unlogged:
-    """Port `Tracking` for runs that are no experiments."""
-
-    def log(
-        self, experiment: str, name: str, run: Mapping[str, JsonValue], curves: Mapping[str, Sequence[float]],
-        files: Sequence[Path],
-    ) -> str:  # fmt: skip
-        """Nothing is stored."""
-        return ""
 
 
 def replay(platform: Platform, text: str, progress: Progress) -> tuple[Artifact, Replay]:
@@ -50,7 +38,7 @@ def replay(platform: Platform, text: str, progress: Progress) -> tuple[Artifact,
     task, inputs = _task(platform, name, made), _inputs(platform, stage, made)
     _check_key(platform, stage, made, task, inputs)
     scratch = platform.lake.scratch(f"replay-{made.ref.digest}")
-    alone = replace(platform, tracking=Unlogged())
+    alone = replace(platform, tracking=Untracked())
     observed = made.meta.get("observed")
     try:
         work = Work(alone, name, task, f"replay-{made.ref.digest}", inputs, observed, scratch, progress)

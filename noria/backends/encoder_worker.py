@@ -126,9 +126,9 @@ def _frozen(job: WorkerJob, rows: Rows) -> Made:
 
 
 def _tune(job: WorkerJob, texts: Texts, rows: Rows, say: Say) -> Made:
-    from noria.backends import encoder_tune
+    from noria.backends.encoder_tune import tune
 
-    return encoder_tune.tune(job, texts, rows, say)
+    return tune(job, texts, rows, say)
 
 
 def _save(job: WorkerJob, made: Made, labels: Sequence[str]) -> Head:

@@ -78,6 +78,11 @@ def _is_package(file: Path) -> bool:
     return file.parent.name.count(":") == 1
 
 
+def counted() -> bool:
+    """Whether anything here counts energy."""
+    return EnergyMeter().joules() is not None
+
+
 def _number(file: Path) -> int | None:
     try:
         return int(file.read_text())

@@ -33,14 +33,15 @@ class MlflowTracking:
         run: Mapping[str, JsonValue],
         curves: Mapping[str, Sequence[float]],
         files: Sequence[Path],
+        parent: str | None = None,
     ) -> str:
-        """Store one finished run and return its id.
+        """Store one finished run, below the run `parent` where there is one, and return its id.
 
         Numbers in `run` become metrics, all else parameters; steps of `curves` count from 1. Raises Unavailable when
         MLflow is not installed or does not answer, Invalid when it refuses what it was given.
         """
         with self._server.opened() as client:
-            return self._store(client, experiment, name, run, curves, files)
+            return self._store(client, experiment, name, run, curves, files, parent)
 
     def _store(
         self,
@@ -50,10 +51,13 @@ class MlflowTracking:
         run: Mapping[str, JsonValue],
         curves: Mapping[str, Sequence[float]],
         files: Sequence[Path],
+        parent: str | None,
     ) -> str:
         from mlflow.entities import Metric, Param
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-        made = client.create_run(self._server.experiment(client, experiment), run_name=name)
+        below = {MLFLOW_PARENT_RUN_ID: parent} if parent else None
+        made = client.create_run(self._server.experiment(client, experiment), run_name=name, tags=below)
         identity, at = str(made.info.run_id), int(made.info.start_time)
         numbers = {key: value for key, value in run.items() if _is_number(value)}
         metrics = [Metric(key, float(str(value)), at, 0) for key, value in numbers.items()]

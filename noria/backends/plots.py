@@ -13,7 +13,7 @@ from noria.types import Report
 
 def report(of: Report, file: Path) -> None:
     """Gain of every metric on every slice with its interval; green is better, red is worse."""
-    Figure = _figure()
+    Figure = figure_class()
     rows = [(group, each) for group, metrics in of.intervals.items() for each in metrics.values()]
     figure = Figure(figsize=(8, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
@@ -71,7 +71,7 @@ def comparison(of: Sequence[Placed], across: str, up: str, file: Path) -> None:
         raise Invalid(f"'{file.name}' is neither an SVG nor a PNG file", "name it front.svg")
     if not of:
         raise Invalid("nothing was measured that could be drawn", "leave out --timed 0 and --recorded")
-    Figure = _figure()
+    Figure = figure_class()
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     for each in of:
@@ -95,7 +95,7 @@ def comparison(of: Sequence[Placed], across: str, up: str, file: Path) -> None:
 
 def lengths(of: Mapping[str, Mapping[str, Any]], file: Path) -> None:
     """Histograms of lengths, one below the other; `of` is the profile's `lengths`: part, unit, spread."""
-    Figure = _figure()
+    Figure = figure_class()
     drawn = [(f"{part}, {unit}", spread) for part, units in of.items() for unit, spread in units.items()]
     figure = Figure(figsize=(8, 0.4 + 1.5 * max(1, len(drawn))), layout="constrained")
     for place, (label, spread) in enumerate(drawn, 1):
@@ -114,7 +114,7 @@ def lengths(of: Mapping[str, Mapping[str, Any]], file: Path) -> None:
 
 def steps(of: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Rows that each step let through, and in grey what it took out; `of` is the profile's `steps`."""
-    Figure = _figure()
+    Figure = figure_class()
     figure = Figure(figsize=(8, 0.9 + 0.42 * max(1, len(of))), layout="constrained")
     axes = figure.add_subplot()
     places = range(len(of))
@@ -129,7 +129,8 @@ def steps(of: Sequence[Mapping[str, Any]], file: Path) -> None:
     figure.savefig(file, dpi=100, metadata={"Software": None})
 
 
-def _figure() -> Any:
+def figure_class() -> Any:
+    """Matplotlib's figure, without any window; raises Unavailable."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:

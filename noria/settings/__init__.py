@@ -11,7 +11,7 @@ from noria.settings.clean import (
     options_of,
 )
 from noria.settings.environment import child_environment, engine_key, environment, export
-from noria.settings.file import Settings, find, line_of, load
+from noria.settings.file import Settings, find, line_of, load, space_place
 from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
@@ -49,14 +49,17 @@ from noria.settings.task import (
     TaskSettings,
     ThresholdSettings,
 )
+from noria.settings.tune import LOSS, Axis, RangeSettings, SearchPlan, TuneSettings, with_values
 
 __all__ = [
     "CLEANING",
+    "LOSS",
     "PROJECTIONS",
     "STEPS",
     "Action",
     "Address",
     "ArmSettings",
+    "Axis",
     "BoilerplateStep",
     "CleanStep",
     "ColumnType",
@@ -93,6 +96,7 @@ __all__ = [
     "ProjectSettings",
     "PromptRecipe",
     "QloraRecipe",
+    "RangeSettings",
     "Recipe",
     "RecipeSettings",
     "RecordSettings",
@@ -101,6 +105,7 @@ __all__ = [
     "RuntimeSettings",
     "ScrubAction",
     "ScrubSettings",
+    "SearchPlan",
     "Settings",
     "Share",
     "SourceSettings",
@@ -109,6 +114,7 @@ __all__ = [
     "Table",
     "TaskSettings",
     "ThresholdSettings",
+    "TuneSettings",
     "WeightRecipe",
     "WordingRecipe",
     "child_environment",
@@ -120,4 +126,6 @@ __all__ = [
     "line_of",
     "load",
     "options_of",
+    "space_place",
+    "with_values",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from noria.settings.task import (
     ReleaseSettings,
     TaskSettings,
 )
+from noria.settings.tune import RangeSettings, TuneSettings
 
 
 class Settings(Table):
@@ -95,6 +97,7 @@ def load(file: Path) -> Settings:
     except ValidationError as error:
         raise _fault(error, text, file.name) from error
     _check_names(settings)
+    _check_spaces(settings)
     return settings
 
 
@@ -133,6 +136,8 @@ def _fault(error: ValidationError, text: str, name: str) -> Invalid:
     beside = _keys_beside(path)
     if path[0] == "tasks" and path[2:3] == ("recipe",) and path[3:4] and path[3] in recipe.TABLES:
         path = (*path[:3], *path[4:])
+    if path[0] == "tasks" and path[2:4] == ("tune", "space") and path[5:6] in (("range",), ("choices",)):
+        path = (*path[:5], *path[6:])
     dotted, value = ".".join(path), first.get("input")
     where = f"{name}:{line_of(text, path)}"
     if first["type"] == "extra_forbidden":
@@ -193,6 +198,8 @@ _TABLES: dict[str, type[BaseModel]] = {
     "synthetic": SyntheticSettings,
     "poisoning": PoisoningSettings,
     "registry": RegistrySettings,
+    "tune": TuneSettings,
+    "range": RangeSettings,
 }
 
 
@@ -231,6 +238,18 @@ def _check_names(settings: Settings) -> None:
                     known(name, there),
                     where=settings.place("tasks", task, *path),
                 )
+
+
+def _check_spaces(settings: Settings) -> None:
+    """Refuse a search that its recipe or its metric does not allow; raises Invalid."""
+    for task, table in settings.tasks.items():
+        if table.tune is not None:
+            table.tune.axes(table.recipe, partial(space_place, settings, task))
+
+
+def space_place(settings: Settings, task: str, field: str) -> str:
+    """`noria.toml:LINE` of a field of the task's search space."""
+    return settings.place("tasks", task, "tune", *(("space", field) if field else ()))
 
 
 def line_of(text: str, path: Sequence[str]) -> int:

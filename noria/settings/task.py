@@ -14,6 +14,7 @@ from noria.settings.poisoning import PoisoningSettings
 from noria.settings.recipe import LoraRecipe, Recipe
 from noria.settings.scrub import ScrubSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
+from noria.settings.tune import TuneSettings
 
 Detector = Literal["personal", "secrets", "injection", "unsafe"]
 Action = Literal["flag", "redact", "refuse"]
@@ -148,6 +149,8 @@ class TaskSettings(Table):
     clean: Cleaning = CLEANING
     """The steps that make documents of what the sources gave, in order."""
     recipe: Recipe = LoraRecipe()
+    tune: TuneSettings | None = None
+    """Values of the recipe are searched before it is carried out."""
     metrics: tuple[str, ...] = ("token_f1", "rouge_l", "exact_match")
     gate: GateSettings = GateSettings()
     release: ReleaseSettings = ReleaseSettings()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -13,6 +14,7 @@ from noria.stage import Look, Work
 from noria.training.base import base_of
 from noria.training.recipes import dpo, encoder, few_shot, full, lora, prompt, qlora
 from noria.training.search import Bench, measured
+from noria.training.study import tuned
 
 
 class Recipe(Protocol):
@@ -53,7 +55,8 @@ def check(look: Look) -> None:
 
 
 def params(look: Look) -> JsonValue:
-    """The recipe and the base model, and for a search what it goes by."""
+    """The recipe, with what a study found for it, and the base model; for a search what it goes by, too."""
+    look = tuned(look)
     base, _ = base_of(look)
     told: dict[str, JsonValue] = {"recipe": look.task.recipe.model_dump(mode="json"), "base": str(base)}
     return {**told, **measured(look)} if look.task.recipe.kind in SEARCHES else told
@@ -61,6 +64,7 @@ def params(look: Look) -> JsonValue:
 
 def observes(look: Look) -> JsonValue:
     """What the recipe goes on from."""
+    look = tuned(look)
     return _of(look).observes(look)
 
 
@@ -68,10 +72,11 @@ Opened = Callable[[Work], AbstractContextManager[Bench]]
 
 
 def work(work: Work, opened: Opened | None = None) -> Mapping[str, JsonValue]:
-    """Carry out the recipe; what was made, by what and where is told beside what was measured.
+    """Carry out the recipe, with what a study found for it; what made it, and where, is told with what was measured.
 
     A search tries its words at the bench that `opened` opens.
     """
+    work = tuned(work)
     recipe = work.task.recipe
     told: dict[str, JsonValue] = {
         "recipe": recipe.model_dump(mode="json"), "environment": environment.recorded(),
@@ -87,3 +92,9 @@ def work(work: Work, opened: Opened | None = None) -> Mapping[str, JsonValue]:
 def _of(look: Look) -> Recipe | Search:
     kind = look.task.recipe.kind
     return SEARCHES[kind] if kind in SEARCHES else RECIPES[kind]
+
+
+def afresh(work: Work) -> Mapping[str, JsonValue]:
+    """Carry out the recipe as it stands, going on from what is there now."""
+    recipe = RECIPES[work.task.recipe.kind]
+    return recipe.make(replace(work, observed=recipe.observes(Look(work.platform, work.name, work.task, work.inputs))))

@@ -76,7 +76,7 @@ class Words:
 class Noted:
     def log(
         self, experiment: str, name: str, run: Mapping[str, JsonValue], curves: Mapping[str, Sequence[float]],
-        files: Sequence[Path],
+        files: Sequence[Path], parent: str | None = None,
     ) -> str:  # fmt: skip
         return "run"
 

@@ -20,7 +20,7 @@ from noria.apps import replaying
 from noria.backends import weights
 from noria.backends.fake import FakeRegistry
 from noria.errors import Conflict, Invalid, NotFound
-from noria.ports import Platform
+from noria.ports import Platform, Untracked
 from noria.registry import candidates, versions
 from noria.stage import Stage, Work, run_stage
 from noria.types import Artifact, Cycle, new_id
@@ -67,7 +67,7 @@ class Kitchen:
         made = self.platform.runs.artifact(ref)
         assert made is not None
         task = self.platform.settings.tasks["helpdesk"]
-        plain = replace(self.platform, tracking=replaying.Unlogged())
+        plain = replace(self.platform, tracking=Untracked())
         done = {"features": made}
         return run_stage(self.stage, plain, "helpdesk", task, here.id, done, Quiet()).artifact
 
@@ -160,5 +160,5 @@ def test_folders_without_anything_in_common(tmp_path: Path) -> None:
     save_file({"a": np.ones((2, 1), np.float32)}, tmp_path / "b" / "w.safetensors")
     apart = weights.spread(tmp_path / "a", tmp_path / "b")["weights"]
     assert apart == np.inf
-    kept = replays.Replay(same=False, at="2026-01-01T00:00:00Z", machine="x", weights=apart)  # type: ignore[arg-type]
+    kept = replays.Replay(same=False, at="2026-01-01T00:00:00Z", machine="x", weights=apart)
     assert replays.read(json.loads(json.dumps(kept.model_dump(mode="json")))) == kept

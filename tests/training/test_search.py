@@ -52,7 +52,7 @@ class Noted:
 
     def log(
         self, experiment: str, name: str, run: Mapping[str, JsonValue], curves: Mapping[str, Sequence[float]],
-        files: Sequence[Path],
+        files: Sequence[Path], parent: str | None = None,
     ) -> str:  # fmt: skip
         self.files += [file.name for file in files]
         return "run"

@@ -68,7 +68,7 @@ class Shown:
 
     def log(
         self, experiment: str, name: str, run: Mapping[str, JsonValue], curves: Mapping[str, Sequence[float]],
-        files: Sequence[Path],
+        files: Sequence[Path], parent: str | None = None,
     ) -> str:  # fmt: skip
         self.curves = {name: list(values) for name, values in curves.items()}
         return "run"
