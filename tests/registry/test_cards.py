@@ -88,7 +88,7 @@ def test_the_bill_of_materials_is_valid_and_whole(shop: tuple[Platform, Candidat
 def test_what_is_not_known_leaves_it_valid(shop: tuple[Platform, Candidate], lacking: str) -> None:
     platform, _ = shop
     told = facts.of(platform, candidates.find(platform, "helpdesk", "latest"))
-    empty = {"environment": {}, "training": {}, "metrics": []}.get(lacking)
+    empty: object = {"environment": {}, "training": {}, "metrics": []}.get(lacking)
     bare = {**told, lacking: empty, "because": "<b>|</b>\n---", "origin": "hf://acme/x@1", "licence": None}
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bom.of(bare))) is None
     assert cards.markdown(bare).startswith("---\n")

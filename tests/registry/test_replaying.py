@@ -160,5 +160,5 @@ def test_folders_without_anything_in_common(tmp_path: Path) -> None:
     save_file({"a": np.ones((2, 1), np.float32)}, tmp_path / "b" / "w.safetensors")
     apart = weights.spread(tmp_path / "a", tmp_path / "b")["weights"]
     assert apart == np.inf
-    kept = replays.Replay(same=False, at="2026-01-01T00:00:00Z", machine="x", weights=apart)  # type: ignore[arg-type]
+    kept = replays.Replay(same=False, at="2026-01-01T00:00:00Z", machine="x", weights=apart)
     assert replays.read(json.loads(json.dumps(kept.model_dump(mode="json")))) == kept
