@@ -1,5 +1,6 @@
-"""Twelve trials against the recipe of `noria init`, with fewer layers, on the help desk with SmolLM2-135M: the loss of rows nobody learned.
+"""Twelve trials against the recipe of `noria init` on the help desk: the loss of rows that nobody learned.
 
+The model is SmolLM2-135M, of which fewer layers than there are learn, so that it ends within minutes.
 `--trials 4 --rows 24` is a quick look. Writes benchmarks/results/tune.json and the study's pictures.
 """
 

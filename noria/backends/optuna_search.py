@@ -81,13 +81,13 @@ class OptunaStudies:
             return OptunaStudy(self, study, plan)
 
     def names(self) -> list[str]:
-        """All studies, in order of their names; raises Unavailable."""
+        """All studies, oldest first; raises Unavailable."""
         import optuna
 
         if self._file is not None and not self._file.is_file():
             return []
         with self._told():
-            return sorted(optuna.get_all_study_names(self._storage()))
+            return optuna.get_all_study_names(self._storage())
 
     def remove(self, name: str) -> None:
         """Remove a study with its trials; raises NotFound, Unavailable."""
@@ -333,7 +333,10 @@ def _sampler(plan: SearchPlan, seed: int) -> optuna.samplers.BaseSampler:
     # Optuna's ten and HyperOpt's twenty random draws would leave a short search nothing to learn from.
     random = max(4, min(10, plan.trials // 4))
     if plan.sampler == "grid":
-        return samplers.GridSampler({axis.name: [_code(each) for each in axis.grid()] for axis in plan.axes}, seed=seed)
+        # It numbers its points in an order of the seed.
+        return samplers.GridSampler(
+            {axis.name: [_code(each) for each in axis.grid()] for axis in plan.axes}, seed=plan.seed
+        )
     if plan.sampler == "random":
         return samplers.RandomSampler(seed=seed)
     if plan.sampler == "hyperopt-tpe":

@@ -71,6 +71,7 @@ class QuickTrainer:
     pause: float = 0.0
     jobs: list[TrainingJob] = field(default_factory=list)
     fails: str = ""
+    interrupted: bool = False
 
     def tokenizer(self, model: Path) -> Path:
         return model
@@ -80,6 +81,8 @@ class QuickTrainer:
 
     def train(self, job: TrainingJob, progress: Progress) -> dict[str, JsonValue]:
         self.jobs.append(job)
+        if self.interrupted:
+            raise KeyboardInterrupt
         if self.fails:
             raise Invalid(self.fails)
         assert isinstance(job.recipe, LowRankRecipe)

@@ -144,14 +144,10 @@ def test_a_search_of_which_nothing_comes_says_why(tmp_path: Path) -> None:
 def test_an_interrupted_trial_is_made_again_at_once(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
 
-    def interrupted(*_: object) -> dict[str, object]:
-        raise KeyboardInterrupt
-
-    patient = bench.trainer.train
-    bench.trainer.train = interrupted  # type: ignore[assignment, method-assign]
+    bench.trainer.interrupted = True
     with pytest.raises(KeyboardInterrupt):
         bench.run()
-    bench.trainer.train = patient  # type: ignore[method-assign]
+    bench.trainer.interrupted = False
     meta, ref = bench.run()
     assert meta["trials"] == 6
     assert bench.made(ref, "study.json")["trials"][0]["values"] == {"learning_rate": 1e-4, "rank": 4}
