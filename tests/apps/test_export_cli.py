@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 from noria.apps import exports, start
 from noria.apps.cli import app
 from noria.cycle import STAGES
-from noria.settings import load
-from noria.stage import stages_of
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
-from noria.settings import environment
+from noria.settings import environment, load
+from noria.stage import stages_of
 
 CRONTAB = """#!/bin/sh
 # As cron's own: -l lists or fails, - replaces by what comes in.
