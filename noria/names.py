@@ -22,6 +22,11 @@ def digest_of(value: JsonValue) -> str:
     return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:16]
 
 
+def shelf_key(kind: str, name: str, task: str) -> str:
+    """Run key under which the latest of what was made outside of a cycle is found; each names the one before it."""
+    return digest_of({"shelf": kind, "name": name, "task": task})
+
+
 def new_id(at: datetime) -> str:
     """UUID version 7 (RFC 9562) for the time `at`: sortable by creation, 74 random bits."""
     milliseconds = int(at.timestamp() * 1000)

@@ -7,23 +7,27 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
 from noria.settings import EngineSettings, Settings, WeightRecipe
 from noria.stores import Deployments as Deployments
+from noria.stores import FeatureStore as FeatureStore
+from noria.stores import FeatureView as FeatureView
 from noria.stores import Index as Index
 from noria.stores import Indexes as Indexes
 from noria.stores import Keys as Keys
 from noria.stores import Lake as Lake
 from noria.stores import Recorder as Recorder
+from noria.stores import Registry as Registry
 from noria.stores import Runs as Runs
 from noria.stores import Studies as Studies
 from noria.stores import Study as Study
 from noria.stores import Tracking as Tracking
 from noria.stores import Traffic as Traffic
-from noria.types import Caps, Endpoint, Form, Generation, Message, Ref, Report, TrainingJob
+from noria.stores import Untracked as Untracked
+from noria.types import Caps, Endpoint, Form, Generation, HeadJob, Message, Ref, Report, TrainingJob
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -103,6 +107,17 @@ class Trainer(Protocol):
         """Write what serves and `loss.json` to `job.out`; returns what was measured."""
 
 
+class HeadTrainer(Protocol):
+    """Makes heads on encoders."""
+
+    def train(self, job: HeadJob, progress: Progress) -> dict[str, JsonValue]:
+        """Write `head.safetensors`, `labels.json`, `probes.json` and `loss.json`; returns what was measured."""
+
+
+Encode = Callable[[Sequence[Sequence[Mapping[str, Any]]], Sequence[str]], tuple[list[list[int]], list[list[int]]]]
+"""Conversations and answers in, the token ids of each out, as `Tokenizer.prompt` and `Tokenizer.answer` give them."""
+
+
 class Tokenizer(Protocol):
     """A model's own tokenizer with its chat template; `digest` changes when any token id would."""
 
@@ -113,6 +128,14 @@ class Tokenizer(Protocol):
 
     def answer(self, text: str) -> list[int]:
         """Token ids of an answer, with the model's own end token."""
+
+
+@runtime_checkable
+class Portable(Tokenizer, Protocol):
+    """A tokenizer that can be sent to where the rows are."""
+
+    def sent(self) -> Callable[[], Encode]:
+        """Opens the same tokenizer anywhere, such as on a worker without noria: a closure over plain values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +152,12 @@ class Platform:
     model: Callable[[str], Path]
     tokenizer: Callable[[Path], Tokenizer]
     trainer: Trainer
+    heads: HeadTrainer
     tracking: Tracking
+    registry: Registry
     indexes: Indexes
     traffic: Traffic
     draw: Callable[[Report, Path], None]
     spark: Callable[[], AbstractContextManager[SparkSession]]
+    features: FeatureStore
     studies: Studies

@@ -16,11 +16,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from noria.errors import Invalid
-from noria.types import Digest, Message, digest_of
+from noria.types import Digest, Message, Wording, digest_of
 
 TERMINATOR = "####"
 STOP = f"\n{TERMINATOR}"
@@ -40,6 +41,25 @@ class Annotated:
     context: str | None
     question: str
     answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worded:
+    """A wording made ready: its system prompt, and its shots as earlier turns in the annotated form."""
+
+    system: str | None
+    turns: tuple[Mapping[str, Any], ...]
+
+
+def worded(wording: Wording | None) -> Worded | None:
+    """Make a wording ready, once for all the questions that it stands before."""
+    if wording is None:
+        return None
+    turns: list[Mapping[str, Any]] = []
+    for shot in wording.shots:
+        given = [{"role": message.role, "content": message.content} for message in shot.messages]
+        turns += [*dress(None, given, shot.context), {"role": "assistant", "content": answer_part(shot.target)}]
+    return Worded(wording.system, tuple(turns))
 
 
 def escape(text: str) -> str:
@@ -91,27 +111,34 @@ def parse(text: str) -> Annotated:
     return Annotated(context, parts[0], parts[1])
 
 
-def render(system: str | None, messages: Sequence[Message], context: str | None) -> list[Message]:
+def render(
+    system: str | None, messages: Sequence[Message], context: str | None, wording: Worded | None = None
+) -> list[Message]:
     """The messages that an engine is given: system prompt first, the last user message annotated.
 
     A system message of the client's own stands below the task's. Raises Invalid when the conversation does not end
     with the user.
     """
     given = [{"role": message.role, "content": message.content} for message in messages]
-    return [Message.model_validate(message) for message in dress(system, given, context)]
+    return [Message.model_validate(message) for message in dress(system, given, context, wording)]
 
 
-def dress(system: str | None, messages: Sequence[Mapping[str, Any]], context: str | None) -> list[Mapping[str, Any]]:
+def dress(
+    system: str | None, messages: Sequence[Mapping[str, Any]], context: str | None, wording: Worded | None = None
+) -> list[Mapping[str, Any]]:
     """As `render`, for messages in OpenAI's form: tool calls, tool results and images stay as they are.
 
-    Raises Invalid when the conversation ends neither with the user nor with a tool's result.
+    A wording's own system prompt takes the place of the task's; its shots stand before the conversation. Raises
+    Invalid when the conversation ends neither with the user nor with a tool's result.
     """
     last = messages[-1] if messages else {}
     if last.get("role") not in ("user", "tool"):
         role = f"'{last.get('role')}'" if messages else "nothing"
         raise Invalid(f"the conversation ends with {role}, not with the user", "send the user's message last")
+    if wording is not None and wording.system is not None:
+        system = wording.system
     heads = [system] if system else []
-    turns: list[Mapping[str, Any]] = []
+    turns: list[Mapping[str, Any]] = [*wording.turns] if wording is not None else []
     for message in messages:
         if message.get("role") not in _HEADS:
             turns.append(message)
@@ -134,6 +161,18 @@ def _asked(context: str | None, content: object) -> object:
             parts[number] = {"type": "text", "text": question_part(context, text_of([parts[number]]))}
             return parts
     return content
+
+
+def plain(messages: Sequence[Message]) -> str:
+    """What a conversation says without any prompt around it, as an encoder reads it: the last question after its turns.
+
+    System prompts and context are left out; of a single message the text itself is left, annotated or not.
+    """
+    turns = [message.content for message in messages if message.role != "system"]
+    if turns:
+        with suppress(Invalid):
+            turns[-1] = parse(turns[-1] + answer_part("")).question
+    return "\n".join(turns)
 
 
 def nearest(search: Callable[[str, int], list[str]], question: str, k: int, limit: int) -> str | None:
@@ -188,7 +227,7 @@ def shorten(text: str, limit: int) -> str:
     return head.rsplit(maxsplit=1)[0] if " " in head else head
 
 
-def definition(system: str | None) -> Digest:
-    """Digest of the prompt definition with this system prompt: changes when any served wording would."""
-    probe = render(system, [Message(role="user", content="?")], "!")
+def definition(system: str | None, wording: Wording | None = None) -> Digest:
+    """Digest of the prompt definition with this system prompt and wording: changes when any served word would."""
+    probe = render(system, [Message(role="user", content="?")], "!", worded(wording))
     return digest_of([message.model_dump() for message in probe] + [answer_part("")])

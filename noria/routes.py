@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from noria.messages import Wording
 from noria.names import Record
 
 Role = Literal["admin", "developer", "user"]
@@ -25,7 +26,8 @@ class Arm(Record):
 
     `share` is its weight among the route's arms; a shadow is sent a copy of that share of the requests, and its
     answers are logged and thrown away. `extra` is merged into the request body as it is: it is how an engine
-    addresses adapters. `price` is the cost of a million prompt tokens and of a million completion tokens.
+    addresses adapters. `price` is the cost of a million prompt tokens and of a million completion tokens. `wording`
+    stands before every question.
     """
 
     name: str = "champion"
@@ -37,6 +39,7 @@ class Arm(Record):
     extra: dict[str, JsonValue] = {}
     index: str | None = None
     price: tuple[float, float] = (0.0, 0.0)
+    wording: Wording | None = None
 
 
 class Route(Record):

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import JsonValue
 
 from noria.settings import SearchPlan
-from noria.types import ApiKey, Artifact, Cycle, Deployment, Document, Feedback, Interaction, Ref, Run, Trial
+from noria.types import (
+    ApiKey,
+    Artifact,
+    Cycle,
+    Deployment,
+    Document,
+    Feedback,
+    Interaction,
+    ModelVersion,
+    Ref,
+    Run,
+    Trial,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Lake(Protocol):
@@ -24,6 +40,9 @@ class Lake(Protocol):
 
     def path(self, ref: Ref) -> Path:
         """Folder of an artifact; raises NotFound."""
+
+    def verified(self, ref: Ref) -> Path:
+        """Folder of an artifact whose files are what was committed; raises NotFound, Invalid naming what changed."""
 
     def has(self, ref: Ref) -> bool:
         """Whether the artifact is there."""
@@ -84,6 +103,17 @@ class Tracking(Protocol):
         """Store one run: parameters and measures, curves by step, files; below run `parent`. Returns its id."""
 
 
+class Untracked:
+    """Port `Tracking` for what is no experiment of its own: nothing is stored."""
+
+    def log(
+        self, experiment: str, name: str, run: Mapping[str, JsonValue], curves: Mapping[str, Sequence[float]],
+        files: Sequence[Path], parent: str | None = None,
+    ) -> str:  # fmt: skip
+        """Nothing."""
+        return ""
+
+
 class Study(Protocol):
     """A search that several processes share. What one knows, all know; a trial whose process died is retried."""
 
@@ -122,6 +152,28 @@ class Studies(Protocol):
         """Remove a study with its trials; raises NotFound."""
 
 
+class Registry(Protocol):
+    """Where candidates are shown as versions of a registered model (MLflow). All of it may be asked again."""
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """Every version of a model, newest first; none where there is no such model."""
+
+    def put(self, model: str, candidate: str, tags: Mapping[str, str], folders: Mapping[str, Path]) -> str:
+        """Store a candidate's folders by their names, the first of which is the model; returns its version.
+
+        A candidate that has a version keeps it: its folders and tags are added to it.
+        """
+
+    def tag(self, model: str, version: str, tags: Mapping[str, str | None]) -> None:
+        """Set tags; None takes one away."""
+
+    def alias(self, model: str, aliases: Mapping[str, str | None]) -> None:
+        """Let aliases name versions; None takes one away."""
+
+    def remove(self, model: str, version: str) -> None:
+        """Remove a version with its files; raises NotFound."""
+
+
 class Index(Protocol):
     """Nearest documents to a text."""
 
@@ -137,6 +189,47 @@ class Indexes(Protocol):
 
     def open(self, folder: Path) -> Index:
         """Read one into memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureView:
+    """Rows of one entity by key and time. `project` keeps versions apart, `table` is the folder of its history.
+
+    A row has the columns `entity` (text), the fields, `event_timestamp` (from when on it holds) and `created`
+    (when it was made; of two with the same event the later one counts), both in UTC.
+    """
+
+    project: str
+    name: str
+    entity: str
+    fields: Mapping[str, Literal["ints", "floats", "int", "text"]]
+    table: Path
+    tags: Mapping[str, str]
+
+
+class FeatureStore(Protocol):
+    """Rows as they were at a time, for training, and as they are now, for serving."""
+
+    def add(self, view: FeatureView, rows: pa.Table, part: str) -> None:
+        """Put rows into the history, once: a part that is there already stays."""
+
+    def history(self, view: FeatureView, asked: pa.Table) -> pa.Table:
+        """The rows as they were: `asked` has the columns of the entity and `event_timestamp`; its order is kept.
+
+        Fields are null where there was no row yet. Raises NotFound without a history.
+        """
+
+    def materialize(self, view: FeatureView, since: datetime, until: datetime) -> int:
+        """Bring each entity's latest row of that time online; returns how many. Raises NotFound, Unavailable."""
+
+    def push(self, view: FeatureView, rows: pa.Table) -> None:
+        """Bring rows online at once. Raises Unavailable."""
+
+    def read(self, view: FeatureView, keys: Sequence[str]) -> pa.Table:
+        """The rows that are online, in this order; fields are null where there is none. Raises Unavailable."""
+
+    def remove(self, view: FeatureView, keys: Sequence[str], at: datetime) -> int:
+        """Take entities out of history and online store; returns how many rows of the history went."""
 
 
 class Traffic(Protocol):

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, PlainSerializer, StringConstraints
 
+from noria.jobs import HeadJob as HeadJob
+from noria.jobs import TrainingJob as TrainingJob
+from noria.messages import Message as Message
+from noria.messages import Shot as Shot
+from noria.messages import Wording as Wording
 from noria.names import Digest as Digest
 from noria.names import Record as Record
 from noria.names import Ref as Ref
 from noria.names import digest_of as digest_of
 from noria.names import new_id as new_id
+from noria.names import shelf_key as shelf_key
 from noria.routes import Arm as Arm
 from noria.routes import Endpoint as Endpoint
 from noria.routes import KeyGrant as KeyGrant
 from noria.routes import Role as Role
 from noria.routes import Route as Route
 from noria.routes import Snapshot as Snapshot
-
-if TYPE_CHECKING:
-    from noria.settings import WeightRecipe
 
 Verdict = Literal["promote", "refuse", "inconclusive"]
 Split = Literal["train", "test"]
@@ -99,13 +101,6 @@ class Document(Record):
     file: str
     offset: int
     digest: Digest
-
-
-class Message(Record):
-    """One message of a conversation in OpenAI's sense."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 class Example(Record):
@@ -213,7 +208,10 @@ class Report(Record):
     intervals: dict[str, dict[str, Interval]]
     rows: tuple[RowScore, ...]
     checks: Metrics
-    """Shares of sampled prefixes: `parity` where trainer and engine agree, `changed` where the adapter matters."""
+    """Shares of sampled prefixes: `parity` where trainer and engine agree, `changed` where the adapter matters.
+
+    `trained` is 0 for a candidate whose recipe changed no weights: there is nothing to agree on.
+    """
 
 
 class Decision(Record):
@@ -344,15 +342,35 @@ class Caps:
     """A greedy answer does not depend on which other answers are computed beside it."""
     prompt_logprobs: bool = False
     """Gives the log-probability of a text that it did not write."""
+    heads: bool = False
+    """Serves heads that name classes, with probabilities, beside its encoder; it writes no text."""
+    choice: str = ""
+    """How a request holds it to one of some classes (`noria.classes.among`); empty where it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a registered model, as the registry has it: a candidate with what is known of it."""
+
+    model: str
+    version: str
+    candidate: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """JSON of `schema`, with so many likely `choices` of each token; `reuse` what is computed, which may round."""
+    """JSON of `schema`, with so many likely `choices` of each token; `reuse` what is computed, which may round.
+
+    `among` holds the answer to one of these classes, or to `several` of them, where the engine's `caps.choice` can.
+    """
 
     schema: dict[str, JsonValue] | None = None
     choices: int = 0
     reuse: bool = False
+    among: tuple[str, ...] = ()
+    several: bool = False
 
 
 Choices = tuple[tuple[str, float], ...]
@@ -368,23 +386,3 @@ class Generation:
     prompt_tokens: int | None
     completion_tokens: int | None
     tokens: tuple[Choices, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingJob:
-    """All that a trainer is told; `plan` lists numbers of rows of `features/features.parquet`, step by step.
-
-    With `kind = "dpo"` row 2n is what was preferred over row 2n+1. Checkpoints go to `state`, every so many steps or
-    after some time; `stop` is asked after each measurement of the `validation` rows, with the step and their loss.
-    """
-
-    model: Path
-    features: Path
-    plan: Sequence[Sequence[int]]
-    start: Path | None
-    recipe: WeightRecipe
-    out: Path
-    validation: Sequence[int] = ()
-    state: Path | None = None
-    checkpoint_steps: int | None = None
-    stop: Callable[[int, float], bool] | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from noria import settings as reading
 from noria.backends import ledger
 from noria.backends.clock import SystemClock
+from noria.backends.feast_store import FeastStore
 from noria.backends.folder_lake import FolderLake
 from noria.backends.fts import Indexes
 from noria.backends.optuna_search import OptunaStudies
@@ -20,18 +21,22 @@ from noria.traffic.log import TrafficLog
 
 def open_platform(settings: Settings) -> Platform:
     """Open every back-end that the settings name; raises Invalid or Unavailable with the place of the fault."""
-    from noria.backends import mlflow_tracking, peft_trainer, plots, spark
+    from noria.backends import encoder_trainer, mlflow_registry, mlflow_tracking, peft_trainer, plots, spark
 
     root, state = settings.root, settings.state
     lake = local_lake(settings)
     state.mkdir(exist_ok=True)
     database = ledger.open_engine(settings.runtime.ledger, root)
-    trainer = peft_trainer.PeftTrainer(state / "models", settings.runtime.device, shard=settings.runtime.shard)
+    trainer = peft_trainer.PeftTrainer(state / "models", settings.runtime.device)
 
     @cache
     def tokenizer(model: Path) -> Tokenizer:
         from noria.backends.chat_tokenizer import ChatTokenizer
+        from noria.backends.encoder_model import is_encoder
+        from noria.backends.encoder_tokenizer import EncoderTokenizer
 
+        if is_encoder(model):
+            return EncoderTokenizer(model)
         return ChatTokenizer(trainer.tokenizer(model))
 
     return Platform(
@@ -45,12 +50,15 @@ def open_platform(settings: Settings) -> Platform:
         model=base_model,
         tokenizer=tokenizer,
         trainer=trainer,
+        heads=encoder_trainer.EncoderTrainer(),
         tracking=mlflow_tracking.MlflowTracking(settings.runtime.tracking, root),
+        registry=mlflow_registry.MlflowRegistry(settings.runtime.tracking, root),
         indexes=Indexes(),
         traffic=TrafficLog(state / "segments", lake),
         draw=plots.report,
         studies=OptunaStudies(settings.runtime.ledger, root),
         spark=partial(spark.session, settings.runtime.spark),
+        features=FeastStore(settings.runtime.features, root, state / "features"),
     )
 
 
@@ -80,9 +88,11 @@ def engine_kinds(settings: Settings) -> dict[str, EngineKind]:
 
 
 def base_model(name: str) -> Path:
-    """The file of a base model, by its known name or its path."""
-    from noria.backends import llamacpp
+    """The file of a base model, or the folder of an encoder, by its known name or its path."""
+    from noria.backends import encoder_model, llamacpp
 
+    if name in encoder_model.PACKAGED or encoder_model.is_encoder(Path(name)):
+        return encoder_model.encoder_folder(name)
     return llamacpp.model_path(EngineSettings(kind="llamacpp", model=name))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,7 @@ from noria.datasets.rows import write_examples
 from noria.errors import Invalid
 from noria.features import tokenise
 from noria.prompts import Annotated
-from noria.types import Example, Message
+from noria.types import Example, Message, Shot, Wording
 
 PASSWORD = """[Context] If you've forgotten your password...
 [Question] How can I reset my password?
@@ -76,7 +77,7 @@ def test_data_training_and_serving_say_the_same(text: str, tmp_path: Path) -> No
     )  # fmt: skip
     write_examples([row], tmp_path / "train.parquet")
     stored = pq.read_table(tmp_path / "train.parquet").to_pylist()[0]
-    learned = tokenise.row(stored, None, Letters())
+    learned = tokenise.row(stored, None, letters)
     assert "".join(map(chr, learned["input_ids"])) == text
     answer = "".join(chr(each) for each, said in zip(learned["input_ids"], learned["loss_mask"], strict=True) if said)
     served = prompts.dress(None, [{"role": "user", "content": parts.question}], parts.context)
@@ -86,16 +87,12 @@ def test_data_training_and_serving_say_the_same(text: str, tmp_path: Path) -> No
     assert prompts.annotate(parts) == text
 
 
-class Letters:
+def letters(
+    conversations: Sequence[Sequence[Mapping[str, Any]]], answers: Sequence[str]
+) -> tuple[list[list[int]], list[list[int]]]:
     """A tokenizer whose tokens are the letters of the last message."""
-
-    digest = "letters"
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        return [*map(ord, messages[-1].content)]
-
-    def answer(self, text: str) -> list[int]:
-        return [*map(ord, text)]
+    asked = [[*map(ord, turns[-1]["content"])] for turns in conversations]
+    return asked, [[*map(ord, answer)] for answer in answers]
 
 
 def test_only_the_last_question_is_annotated() -> None:
@@ -125,3 +122,33 @@ def test_a_shortened_text_is_a_beginning_within_the_limit(text: str, limit: int)
 
 def test_a_change_of_wording_changes_the_definition() -> None:
     assert prompts.definition("a") != prompts.definition("b")
+
+
+def shot(question: str, target: str, context: str | None = None) -> Shot:
+    return Shot(id="0" * 16, messages=(Message(role="user", content=question),), context=context, target=target)
+
+
+def test_a_wording_stands_before_the_conversation_as_turns_that_parse() -> None:
+    wording = Wording(shots=(shot("Why?\n[Answer] no", "So.\n####", "A reason."), shot("When?", "Now.")))
+    served = prompts.render("Be kind.", [Message(role="user", content="Who?")], None, prompts.worded(wording))
+    assert [message.role for message in served] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert served[0].content == "Be kind."
+    for each, (asked, answered) in zip(wording.shots, ((1, 2), (3, 4)), strict=True):
+        parts = prompts.parse(served[asked].content + served[answered].content)
+        assert parts == prompts.Annotated(each.context, each.messages[0].content, each.target)
+    assert served[-1] == prompts.render(None, [Message(role="user", content="Who?")], None)[0]
+
+
+def test_a_wording_of_its_own_system_prompt_takes_the_tasks_place_and_keeps_the_clients() -> None:
+    turns = [{"role": "system", "content": "I am Jo."}, {"role": "user", "content": "Who?"}]
+    served = prompts.dress("Be kind.", turns, None, prompts.worded(Wording(system="Be brief.")))
+    assert served[0] == {"role": "system", "content": "Be brief.\nI am Jo."}
+
+
+def test_the_definition_covers_every_word_of_a_wording() -> None:
+    words = [
+        None, Wording(system="b"), Wording(system="a", shots=(shot("q", "t"),)), Wording(shots=(shot("q", "u"),)),
+        Wording(shots=(shot("q", "t", "c"),)), Wording(shots=(shot("q", "t"), shot("q", "u"))),
+    ]  # fmt: skip
+    assert len({prompts.definition("a", each) for each in words}) == len(words)
+    assert prompts.definition("a", Wording()) == prompts.definition("a")

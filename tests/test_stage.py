@@ -62,7 +62,8 @@ def bench(tmp_path: Path) -> Bench:
         Platform(
             settings=unused, clock=SystemClock(), lake=FolderLake(tmp_path / "lake"), runs=ledger.SqlRuns(database),
             deployments=unused, keys=unused, engines={}, model=unused, tokenizer=unused, trainer=unused,
-            tracking=unused, indexes=unused, traffic=unused, draw=unused, spark=unused,
+            heads=unused, tracking=unused, registry=unused, indexes=unused, traffic=unused, draw=unused, spark=unused,
+            features=unused, studies=unused,
         )
     )  # fmt: skip
 

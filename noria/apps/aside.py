@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from noria.adapters import endpoint
+from noria import adapters, classes
 from noria.apps.workers import Workers
 from noria.backends.harness import Target
 from noria.backends.scratch import temporary
@@ -32,8 +32,8 @@ def serving(platform: Platform, name: str, candidate: Candidate) -> Iterator[Tar
         raise Conflict(f"'{candidate.ref}' cannot be asked: {why}", "make one that can: noria run")
     settings = platform.settings.engines[candidate.engine]
     kind, log = platform.engines[settings.kind], platform.settings.state / "logs" / "aside-engine.log"
-    adapters = {candidate.adapter: platform.lake.path(candidate.adapter)} if candidate.adapter else {}
-    engine = kind.start(settings, adapters, log)
+    loaded = adapters.loaded(platform.lake, [candidate.adapter] if candidate.adapter else [])
+    engine = kind.start(settings, loaded, log)
     try:
         with temporary("noria-aside.") as folder:
             key = secrets.token_urlsafe(32)
@@ -48,9 +48,13 @@ def serving(platform: Platform, name: str, candidate: Candidate) -> Iterator[Tar
 def _snapshot(platform: Platform, name: str, candidate: Candidate, engine: Engine, key: str) -> Snapshot:
     task = platform.settings.tasks[name].model_copy(update={"arms": {}, "fallback": (), "lights": None})
     index = platform.lake.path(candidate.index) / "index" if candidate.index and task.context else None
+    wording = adapters.wording_of(platform.lake, candidate.adapter)
+    choice = platform.engines[platform.settings.engines[candidate.engine].kind].caps.choice
+    held = classes.among(choice, task.classes, task.multi_label)
     arm = Arm(
-        served_by=str(candidate.ref), engine=candidate.engine, upstreams=(endpoint(engine, candidate.adapter),),
-        extra=engine.extra(candidate.adapter), index=str(index) if index else None,
+        served_by=str(candidate.ref), engine=candidate.engine, wording=wording,
+        upstreams=(adapters.endpoint(engine, None if wording else candidate.adapter),),
+        extra={**engine.extra(None if wording else candidate.adapter), **held}, index=str(index) if index else None,
     )  # fmt: skip
     grant = KeyGrant(id="aside", name="noria", role="admin")
     return Snapshot(

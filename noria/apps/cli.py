@@ -16,12 +16,15 @@ from noria.apps.commands import (
     data,
     evaluate,
     export,
+    features,
     forget,
     judge,
     keys,
     labels,
     lights,
+    registry,
     releases,
+    replay,
     scan,
     tune,
 )
@@ -250,6 +253,8 @@ def demo(
 
 app.add_typer(releases.group)
 app.add_typer(data.group, name="data")
+app.add_typer(replay.group)
+app.add_typer(registry.group, name="registry")
 app.add_typer(keys.group, name="keys")
 app.add_typer(batch.group, name="batch")
 app.add_typer(labels.group, name="labels")
@@ -260,6 +265,7 @@ app.add_typer(compare.group)
 app.add_typer(evaluate.group, name="evaluate")
 app.add_typer(scan.group)
 app.add_typer(forget.group)
+app.add_typer(features.group, name="features")
 app.add_typer(tune.group, name="tune")
 app.add_typer(export.group, name="export")
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from noria.errors import Conflict, NotFound
 from noria.evaluation import history, shelf
+from noria.features import views
 from noria.gateway.batch import forget as batches
 from noria.ports import Platform
-from noria.registry import forgetting
+from noria.registry import forgetting, versions
 from noria.traffic import forget as log
 from noria.types import Ref
 from noria.wiring import local_lake
@@ -49,18 +50,23 @@ def forget(platform: Platform, user: str, actor: str, *, logged: bool, dry: bool
         if not (known or traces.rows or kept.files or kept.batches or kept.lines or kept.open):
             raise NotFound("nothing is known of this user", "name it as clients do in the field 'user'")
         if not dry:
-            log.forget(state / "segments", lake, person)
+            # By the log all the rest is found: it goes last.
             if purge:
                 forgetting.remove(platform, traces, whose, now)
-        told = {
+                views.forget(platform, traces.examples)
+            log.forget(state / "segments", lake, person)
+        learned = versions.learned(platform, traces.adapters)
+        told: dict[str, Any] = {
             "interactions": len(person.interactions), "feedback": len(person.feedback), "files": kept.files,
             "batches": kept.batches, "lines": kept.lines, "open_batches": kept.open, "purged": purge and not dry,
             "rows": {str(ref): rows for ref, rows in traces.rows.items()},
             "adapters": [str(ref) for ref in traces.adapters], "serving": traces.serving, "releases": traces.releases,
+            "versions": learned,
         }  # fmt: skip
         if not dry:
             act = {**told, "at": now.isoformat(), "actor": actor, "user": _hashed(name)}
             told["record"] = str(forgetting.record(platform, act, now))
+            told["untagged"] = versions.mark_forgotten(platform, learned, now)
     return {**told, "dry_run": dry, "retrain": _retrain(told), "not_reached": NOT_FOUND}
 
 

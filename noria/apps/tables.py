@@ -31,19 +31,24 @@ def lines_of(told: dict[str, Any]) -> Iterator[str]:
         yield f"{decision['verdict']}: {decision['because']}"
     for note in told.get("notes", []):
         yield f"note: {note}"
-    for found in (told.get("advice", []), *(pair["advice"] for pair in told.get("pairs", []))):
+    pairs = told.get("pairs", [])
+    # Of many sides the comparison itself tells what follows.
+    for found in (told.get("advice", []), *(pair["advice"] for pair in pairs if len(pairs) == 1)):
         for each in found:
             yield f"advice: {each['fact']}; {each['advice']}"
 
 
 def of_sides(rows: list[dict[str, Any]]) -> Table:
     """The rows of `noria compare`."""
-    columns = ["side", "kind", "metric", "value", "low", "high", "p50", "memory", "cost/1000", "Wh/1000", "verdict"]
+    columns = ["side", "kind", "metric", "value", "low", "high", "p50", "memory", "cost/1000", "Wh/1000", "verdict",
+        "front",
+    ]  # fmt: skip
     return "", columns, [
         [
             each["side"], each["kind"], each["metric"], f"{each['value']:.4f}", f"{each['low']:.4f}",
             f"{each['high']:.4f}", _known(each["p50_ms"], "{:.0f} ms"), _known(each["memory_gib"], "{:.2f} GiB"),
             _known(each["cost_per_1000"], "{:.4f}"), _known(each["wh_per_1000"], "{:.2f}"), each["verdict"] or "",
+            "enough" if each.get("chosen") else "yes" if each.get("front") else "",
         ]
         for each in rows
     ]  # fmt: skip

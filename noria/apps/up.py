@@ -17,6 +17,7 @@ from types import FrameType
 import uvicorn
 
 from noria.apps import access, api, reload
+from noria.apps.mirror import Mirror
 from noria.apps.screen import Screen
 from noria.apps.workers import Workers
 from noria.deployment.fleet import Fleet
@@ -44,6 +45,7 @@ class Serving:
         self._reloading = threading.Event()
         self._count = workers or platform.settings.gateway.workers
         self._watcher = Watcher(platform, screen.line)
+        self._mirror = Mirror(platform, screen.line)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; raises Conflict when this project is up already or a port is taken."""
@@ -65,6 +67,7 @@ class Serving:
             finally:
                 self._stopping.set()
                 watching.join(LOOK)
+                self._mirror.close()
                 workers.close()
                 fleet.close()
                 for name in ("up.json", "gateway.url"):
@@ -91,6 +94,7 @@ class Serving:
         while not self._stopping.wait(LOOK):
             try:
                 self._watcher.poll()
+                self._mirror.poll()
             except (NoriaError, OSError) as error:
                 if str(error) != told:
                     told = str(error)
@@ -112,6 +116,7 @@ class Serving:
             fresh = reload.platform(self._platform)
             fleet.take(fresh)
             self._watcher.take(fresh)
+            self._mirror.take(fresh)
         except NoriaError as error:
             self._screen.line(f"{error.where or 'noria.toml'}: {error.fact}; what was in use before stays in use")
             return
@@ -163,7 +168,9 @@ def _control_plane(platform: Platform) -> Iterator[str]:
             f"port {port} on {host} is in use", "free it, or set [runtime] control",
             where=platform.settings.place("runtime", "control"),
         ) from error  # fmt: skip
-    server = uvicorn.Server(uvicorn.Config(api.build(platform), log_level="error", access_log=False, lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(api.build(platform), ws="none", log_level="error", access_log=False, lifespan="off")
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="control-plane", daemon=True)
     thread.start()
     try:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from noria import cycle
-from noria.datasets import card, clean, diff, profile
+from noria.datasets import card, diff, profile
 from noria.datasets.profile import SIDES, Folders
 from noria.errors import Conflict, Invalid, NotFound
 from noria.ports import Platform
@@ -286,7 +286,7 @@ def _documents(folder: Path, wanted: Wanted) -> list[dict[str, Any]]:
 def _check_source(platform: Platform, version: Version, source: str | None) -> None:
     """Raise NotFound for a source of which a version cannot have rows: neither it nor the task has it."""
     task = platform.settings.tasks.get(version.ref.name)
-    names = clean.sources_of(task) if task else set()
+    names = {*task.source_names} if task else set()
     if source is None or source in names:
         return
     folder = platform.lake.path(version.ref)

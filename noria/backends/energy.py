@@ -1,47 +1,86 @@
-"""What the machine has used up, where its hardware counts it."""
+"""Energy that this machine has taken, where its counters may be read: Intel's and AMD's RAPL, NVIDIA's NVML."""
 
 from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import Final
 
-POWERCAP = Path("/sys/class/powercap")
+RAPL: Final = Path("/sys/class/powercap")
+NVML: Final = "libnvidia-ml.so.1"
 
 
-class Joules:
-    """Energy since it was made: of the processor packages by RAPL, of NVIDIA's devices by NVML.
+class EnergyMeter:
+    """Counts joules since it was made: all processors' packages and all graphics cards, whatever they work for.
 
-    None where no counter can be read, as in most virtual machines; it is never estimated. The whole machine is
-    counted, whoever else works on it.
+    What cannot be read is not counted: `joules` is None where nothing can.
     """
 
-    def __init__(self, powercap: Path = POWERCAP) -> None:
-        self._packages = {
-            zone: int(zone.with_name("max_energy_range_uj").read_text())
-            for zone in sorted(powercap.glob("intel-rapl:*/energy_uj"))
-            if zone.parent.name.count(":") == 1 and _number(zone) is not None
-        }
-        self._last = {zone: _number(zone) or 0 for zone in self._packages}
-        self._used = 0.0
-        self._nvml = _nvml()
-        self._devices_began = self._nvml.millijoules() if self._nvml else None
+    def __init__(self, rapl: Path = RAPL, nvml: str = NVML) -> None:
+        self._packages = [file for file in sorted(rapl.glob("intel-rapl:*/energy_uj")) if _is_package(file)]
+        self._packages = [file for file in self._packages if _number(file) is not None]
+        self._seen = {file: _number(file) or 0 for file in self._packages}
+        self._counted = 0
+        self._cards = _Cards(nvml)
+        self._cards_began = self._cards.millijoules()
 
-    def used(self) -> float | None:
-        """Joules so far; ask at least every few minutes, since the counters begin anew when they are full."""
-        for zone, full in self._packages.items():
-            now = _number(zone)
-            if now is not None:
-                self._used += (now - self._last[zone]) % (full + 1) / 1e6
-                self._last[zone] = now
-        devices = self._nvml.millijoules() if self._nvml else None
-        if not self._packages and devices is None:
+    def joules(self) -> float | None:
+        """Energy since the start; None where no counter can be read."""
+        for file, before in self._seen.items():
+            now = _number(file)
+            if now is None:
+                continue
+            # The counter starts again from 0 after its range.
+            span = _number(file.with_name("max_energy_range_uj")) or 0
+            self._counted += now - before if now >= before else now + span - before
+            self._seen[file] = now
+        cards = self._cards.millijoules()
+        if not self._packages and (cards is None or self._cards_began is None):
             return None
-        return round(self._used + ((devices or 0) - (self._devices_began or 0)) / 1e3, 3)
+        of_cards = 0 if cards is None or self._cards_began is None else cards - self._cards_began
+        return self._counted / 1e6 + of_cards / 1e3
+
+
+class _Cards:
+    """NVML's own counters, without a package of Python for them (NVIDIA Management Library API, since Volta)."""
+
+    def __init__(self, name: str) -> None:
+        self._library: ctypes.CDLL | None = None
+        self._handles: list[ctypes.c_void_p] = []
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            return
+        count = ctypes.c_uint()
+        if library.nvmlInit_v2() or library.nvmlDeviceGetCount_v2(ctypes.byref(count)):
+            return
+        for number in range(count.value):
+            handle = ctypes.c_void_p()
+            if not library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(number), ctypes.byref(handle)):
+                self._handles.append(handle)
+        self._library = library
+
+    def millijoules(self) -> int | None:
+        """Of all cards since their drivers were loaded; None where one does not say."""
+        if self._library is None or not self._handles:
+            return None
+        total = 0
+        for handle in self._handles:
+            value = ctypes.c_ulonglong()
+            if self._library.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(value)):
+                return None
+            total += value.value
+        return total
+
+
+def _is_package(file: Path) -> bool:
+    """Whether it is a package's own counter: those below it are parts of the same energy."""
+    return file.parent.name.count(":") == 1
 
 
 def counted() -> bool:
     """Whether anything here counts energy."""
-    return Joules().used() is not None
+    return EnergyMeter().joules() is not None
 
 
 def _number(file: Path) -> int | None:
@@ -49,34 +88,3 @@ def _number(file: Path) -> int | None:
         return int(file.read_text())
     except (OSError, ValueError):
         return None
-
-
-class _Nvml:
-    """The two calls of NVIDIA's management library that are needed (NVML API reference, device queries)."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
-        count = ctypes.c_uint()
-        library.nvmlDeviceGetCount_v2(ctypes.byref(count))
-        self._handles = []
-        for number in range(count.value):
-            handle = ctypes.c_void_p()
-            if library.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(handle)) == 0:
-                self._handles.append(handle)
-
-    def millijoules(self) -> int | None:
-        """Since the driver was loaded, of all devices; None where none counts it."""
-        found = []
-        for handle in self._handles:
-            value = ctypes.c_ulonglong()
-            if self._library.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(value)) == 0:
-                found.append(value.value)
-        return sum(found) if found else None
-
-
-def _nvml() -> _Nvml | None:
-    try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return None
-    return _Nvml(library) if library.nvmlInit_v2() == 0 else None

@@ -12,6 +12,7 @@ import math
 import random
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,11 +21,12 @@ from typing import Any, Final
 from pydantic import JsonValue
 
 from noria.backends.chat_client import ChatClient
+from noria.classes import among, canonical
 from noria.errors import Invalid, NoriaError, NotFound
 from noria.ports import EngineKind
 from noria.prompts import answer_part, parse
 from noria.settings import EngineSettings, SearchPlan, known
-from noria.types import Caps, Endpoint, Form, Generation, Message, Ref, Trial, digest_of
+from noria.types import Caps, Endpoint, Form, Generation, Message, ModelVersion, Ref, Trial, digest_of
 
 ADAPTER_FILE: Final = "answers.json"
 VOCABULARY: Final = 49_152
@@ -154,7 +156,7 @@ class FakeEngines:
     @property
     def caps(self) -> Caps:
         """All of them: answers come from a table."""
-        return Caps(lora=True, exact_tokens=True, batch_invariant=True, prompt_logprobs=True)
+        return Caps(lora=True, exact_tokens=True, batch_invariant=True, prompt_logprobs=True, choice="classes")
 
     def base(self, settings: EngineSettings) -> tuple[Ref, str]:
         """The base is named as the settings name it; its content is the table. Raises Invalid without `model`."""
@@ -199,7 +201,8 @@ class FakeEngine:
         self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str], how: Form = Form()
     ) -> Generation:
         """The table's answer, or the question itself."""
-        return self._chat.answer(messages, self.extra(adapter), max_tokens, stop, how)
+        extra = {**self.extra(adapter), **among("classes", how.among, how.several)}
+        return self._chat.answer(messages, extra, max_tokens, stop, how)
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """A token and a log-probability that depend on nothing but the tokens and the adapter."""
@@ -258,6 +261,9 @@ class _Server(ThreadingHTTPServer):
         text = self.tables[body.get("adapter") or ""].get(asked, asked)
         if wanted := (body.get("response_format") or {}).get("json_schema"):
             text = _formed(text, wanted["schema"])
+        names = body.get("classes") or (body.get("structured_outputs") or {}).get("choice")
+        if names:
+            text = canonical(text, names, bool(body.get("several"))) or names[0]
         for mark in body.get("stop") or ():
             text = text.partition(mark)[0]
         words = text.split(" ")
@@ -411,3 +417,53 @@ def _read_table(ref: Ref, folder: Path) -> dict[str, str]:
         raise Invalid(f"adapter '{ref}' has no '{ADAPTER_FILE}'", f"its folder is {folder}")
     table: dict[str, str] = json.loads(file.read_text())
     return table
+
+
+class FakeRegistry:
+    """Port `Registry` in memory. `away` is what every call raises, as where MLflow does not answer."""
+
+    def __init__(self) -> None:
+        self.away: NoriaError | None = None
+        self.folders: dict[str, list[str]] = {}
+        self._models: dict[str, dict[str, ModelVersion]] = {}
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """Every version, newest first."""
+        return sorted(self._of(model).values(), key=lambda each: int(each.version), reverse=True)
+
+    def put(self, model: str, candidate: str, tags: Mapping[str, str], folders: Mapping[str, Path]) -> str:
+        """Remember a candidate and the names of its files."""
+        found = self._models.setdefault(model, {}) if self.away is None else self._of(model)
+        there = next((each for each in found.values() if each.candidate == candidate), None)
+        version = there.version if there else str(max(map(int, found), default=0) + 1)
+        before = there.tags if there else {}
+        aliases = there.aliases if there else ()
+        found[version] = ModelVersion(model, version, candidate, {**before, **tags}, aliases)
+        files = [f"{name}/{file.name}" for name, folder in folders.items() for file in sorted(folder.iterdir())]
+        self.folders[candidate] = sorted({*self.folders.get(candidate, ()), *files})
+        return version
+
+    def tag(self, model: str, version: str, tags: Mapping[str, str | None]) -> None:
+        """Set tags; None takes one away."""
+        found = self._of(model)
+        kept = {key: value for key, value in {**found[version].tags, **tags}.items() if value is not None}
+        found[version] = replace(found[version], tags=kept)
+
+    def alias(self, model: str, aliases: Mapping[str, str | None]) -> None:
+        """Let aliases name versions; None takes one away."""
+        found = self._of(model)
+        for name, version in aliases.items():
+            for each in found.values():
+                others = {*each.aliases} - {name}
+                mine = {name} if each.version == version else set()
+                found[each.version] = replace(each, aliases=tuple(sorted(others | mine)))
+
+    def remove(self, model: str, version: str) -> None:
+        """Forget a version; raises NotFound."""
+        if self._of(model).pop(version, None) is None:
+            raise NotFound(f"'{model}' has no version '{version}'", f"list them: noria registry list {model}")
+
+    def _of(self, model: str) -> dict[str, ModelVersion]:
+        if self.away is not None:
+            raise self.away
+        return self._models.get(model, {})

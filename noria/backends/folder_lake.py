@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from noria import formats
+from noria.adapters import FORGOTTEN
 from noria.backends.scratch import alone, claim, sweep
 from noria.errors import Conflict, Invalid, NotFound, Unavailable
 from noria.types import Ref
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 _CHUNK = 1 << 20
+_LOADED = frozenset({"adapter"})
+"""Kinds of artifacts that engines load: of these every file's own digest is kept, to name one that was changed."""
 
 
 class FolderLake:
@@ -28,6 +33,7 @@ class FolderLake:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self._claims: dict[Path, int] = {}
+        self._seen: dict[Ref, tuple[object, ...]] = {}
 
     def scratch(self, key: str) -> Path:
         """An empty folder to write in; what killed runs left in this one and in all others is gone.
@@ -58,6 +64,8 @@ class FolderLake:
         ref = Ref(kind=kind, name=name, digest=content_digest(folder))
         place = self._place(ref)
         place.parent.mkdir(parents=True, exist_ok=True)
+        if kind in _LOADED:
+            self._note(ref, folder)
         if not place.exists():
             # Another process may commit the same content in between: then its folder is as good as ours.
             with contextlib.suppress(OSError):
@@ -74,21 +82,62 @@ class FolderLake:
             raise NotFound(f"'{ref}' is not in the lake '{self.root}'", "run the stage that makes it: noria run")
         return place
 
+    def verified(self, ref: Ref) -> Path:
+        """Folder of an artifact, after its content was found to be what its name says.
+
+        What this process has verified is read again only when a file's size or time has changed. Raises NotFound,
+        Invalid naming the files that are not as they were committed.
+        """
+        folder = self.path(ref)
+        stamp = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in _content(folder))
+        if self._seen.get(ref) != stamp:
+            if content_digest(folder, besides=FORGOTTEN) != ref.digest:
+                raise Invalid(
+                    f"'{ref}' is not what was made: {self._changed(ref, folder)}",
+                    f"put it back from a copy, or remove '{folder}' and run the stage again",
+                )
+            self._seen[ref] = stamp
+        return folder
+
     def has(self, ref: Ref) -> bool:
         """Whether the artifact is there."""
         return self._place(ref).is_dir()
+
+    def _sums(self, ref: Ref) -> Path:
+        return self.root / ".sums" / ref.kind / ref.name / f"{ref.digest}.json"
+
+    def _note(self, ref: Ref, folder: Path) -> None:
+        """Keep the digest of every file, beside the lake's artifacts: in the folder it would change its content."""
+        file = self._sums(ref)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_name(f".{file.name}.{os.getpid()}")
+        fresh.write_text(json.dumps(_digests(folder)) + "\n")
+        fresh.replace(file)
+
+    def _changed(self, ref: Ref, folder: Path) -> str:
+        """Which files differ from those that were committed, as far as that was kept."""
+        file = self._sums(ref)
+        if not file.is_file():
+            return "its content has another digest"
+        was, now = json.loads(file.read_text()), _digests(folder)
+        told = [f"'{name}' was changed" for name in sorted(was.keys() & now.keys()) if was[name] != now[name]]
+        told += [f"'{name}' is gone" for name in sorted(was.keys() - now.keys())]
+        return ", ".join([*told, *(f"'{name}' was added" for name in sorted(now.keys() - was.keys()))])
 
     def _place(self, ref: Ref) -> Path:
         return self.root / _checked("kind", ref.kind) / _checked("name", ref.name) / ref.digest
 
 
-def content_digest(folder: Path) -> str:
+def content_digest(folder: Path, besides: str = "") -> str:
     """First 16 hexadecimal characters of the SHA-256 over sorted relative paths, sizes and contents.
 
-    Empty folders do not count. Raises Invalid for symbolic links: what they point to could change later.
+    Empty folders do not count, nor does the file `besides`. Raises Invalid for symbolic links: what they point to
+    could change later.
     """
     sha = hashlib.sha256()
     for path in sorted(_files(folder), key=lambda path: path.relative_to(folder).as_posix()):
+        if path.relative_to(folder).as_posix() == besides:
+            continue
         name = path.relative_to(folder).as_posix().encode()
         sha.update(b"%d:%s%d:" % (len(name), name, path.stat().st_size))
         with path.open("rb") as stream:
@@ -103,6 +152,14 @@ def _files(folder: Path) -> Iterator[Path]:
             raise Invalid(f"'{path.name}' in a product is a link", "write the file itself")
         if path.is_file():
             yield path
+
+
+def _content(folder: Path) -> list[Path]:
+    return sorted(path for path in _files(folder) if path.relative_to(folder).as_posix() != FORGOTTEN)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): formats.sha256(path) for path in _content(folder)}
 
 
 def _checked(what: str, text: str) -> str:

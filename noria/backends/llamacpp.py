@@ -26,6 +26,7 @@ from noria.backends.chat_client import SEED, ChatClient
 from noria.backends.child import last_lines, spawn, stop
 from noria.backends.llamacpp_server import DRAIN, ServerConfig, drain
 from noria.backends.scratch import temporary
+from noria.classes import among
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 from noria.ports import EngineKind
 from noria.settings import EngineSettings, child_environment, environment, known
@@ -54,7 +55,7 @@ class LlamaCpp:
     @property
     def caps(self) -> Caps:
         """LoRA adapters by request, whole models by a server each, and prompts as token ids."""
-        return Caps(lora=True, models=True, exact_tokens=True)
+        return Caps(lora=True, models=True, exact_tokens=True, choice="grammar")
 
     def base(self, settings: EngineSettings) -> tuple[Ref, str]:
         """Name of the model file by its SHA-256, and its quantization in llama.cpp's words, such as `Q4_1`.
@@ -190,7 +191,8 @@ class LlamaEngine:
         """
         if adapter in self._models:
             return self._models[adapter].answer(messages, None, max_tokens, stop, how)
-        return self._chat.answer(messages, {**self.extra(adapter), "cache_prompt": how.reuse}, max_tokens, stop, how)
+        extra = {**self.extra(adapter), **among("grammar", how.among, how.several), "cache_prompt": how.reuse}
+        return self._chat.answer(messages, extra, max_tokens, stop, how)
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """The likeliest next token's id after these and its log-probability.

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue
 
 from noria.backends.chat_client import ChatClient
+from noria.classes import among
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 from noria.ports import EngineKind
-from noria.settings import EngineSettings, engine_key
+from noria.settings import EngineSettings, engine_key, known
 from noria.types import Caps, Endpoint, Form, Generation, Message, Ref, digest_of
 
 ROOTED: Final[Mapping[str, tuple[str, ...]]] = {"vllm": ("/tokenize", "/classify")}
@@ -26,7 +27,7 @@ def open() -> EngineKind:
 
 def open_vllm() -> EngineKind:
     """What the entry point `vllm` of the group `noria.engines` opens."""
-    return OpenAI(Caps(prompt_logprobs=True))
+    return OpenAI(Caps(prompt_logprobs=True, choice="structured_outputs"))
 
 
 class OpenAI:
@@ -61,14 +62,15 @@ class OpenAI:
                 f"engine '{_address(settings)}' is attached and cannot load adapters: {names}",
                 "let noria launch an engine that can: kind = 'llamacpp' with model = …",
             )
-        return AttachedEngine(_connect(settings))
+        return AttachedEngine(_connect(settings), self.caps)
 
 
 class AttachedEngine:
     """Port `Engine` on a server that somebody else runs."""
 
-    def __init__(self, chat: ChatClient) -> None:
+    def __init__(self, chat: ChatClient, caps: Caps) -> None:
         self._chat = chat
+        self._caps = caps
 
     @property
     def endpoint(self) -> Endpoint:
@@ -85,7 +87,8 @@ class AttachedEngine:
         self, messages: Sequence[Message], adapter: Ref | None, max_tokens: int, stop: Sequence[str], how: Form = Form()
     ) -> Generation:
         """One greedy answer; raises Invalid for what the server refuses, Unavailable when it is gone."""
-        return self._chat.answer(messages, self.extra(adapter), max_tokens, stop, how)
+        extra = {**self.extra(adapter), **among(self._caps.choice, how.among, how.several)}
+        return self._chat.answer(messages, extra, max_tokens, stop, how)
 
     def next_token(self, tokens: Sequence[int], adapter: Ref | None) -> tuple[int, float]:
         """Not offered; always raises Invalid. Ask `caps.exact_tokens` first."""
@@ -123,16 +126,19 @@ def _address(settings: EngineSettings) -> str:
 
 
 def _connect(settings: EngineSettings) -> ChatClient:
-    """A client for the first model that the server lists."""
+    """A client for the model that the settings name, or the first one that the server lists."""
     url = _address(settings)
     key = engine_key(settings, url)
     paths = tuple((path, path) for path in ROOTED.get(settings.kind, ()))
     hint = f"is it running? curl {url}/models"
     probe = ChatClient(Endpoint(url=url, key=key, model=""), url, hint)
     try:
-        model = probe.get(f"{url}/models")["data"][0]["id"]
+        names = [str(each["id"]) for each in probe.get(f"{url}/models")["data"]]
+        model = settings.serves or names[0]
     except (KeyError, IndexError, TypeError) as error:
         raise Unavailable(f"engine '{url}' lists no models", f"look at it: curl {url}/models") from error
     finally:
         probe.close()
-    return ChatClient(Endpoint(url=url, key=key, model=str(model), paths=paths), url, hint)
+    if model not in names:
+        raise Invalid(f"engine '{url}' does not list the model '{model}'", known(model, names))
+    return ChatClient(Endpoint(url=url, key=key, model=model, paths=paths), url, hint)

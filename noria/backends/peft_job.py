@@ -37,7 +37,6 @@ class WorkerJob(BaseModel):
     stop: Path | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     ranks: int = 1
-    shard: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,9 +94,9 @@ class Loop:
         torch.manual_seed(self.job.recipe.seed + step * self.ranks.count + self.ranks.number)
         self.learner.wrapped.train()
         weight, total = self.loss.weight(numbers), 0.0
-        for pack, factor in self._share(numbers):
+        for pack in self._share(numbers):
             with self.learner.computing():
-                part = self.loss.total(pack) * factor / weight
+                part = self.loss.total(pack) / weight
             part.backward()
             total += part.item()
         stop = self.job.stop is not None and self.ranks.number == 0 and self.job.stop.exists()
@@ -110,28 +110,16 @@ class Loop:
         for each in trained:
             if each.grad is None:
                 each.grad = torch.zeros_like(each, device=device)
-        if not self.ranks.shard:
-            self.ranks.add_up([each.grad for each in trained if each.grad is not None])
+        self.ranks.add_up([each.grad for each in trained if each.grad is not None])
         torch.nn.utils.clip_grad_norm_(trained, CLIP)
         optimizer.step()
         optimizer.zero_grad()
         return total, wanted > 0
 
-    def _share(self, numbers: Sequence[int]) -> list[tuple[Pack, float]]:
-        """This process's packs of a batch, each with its factor.
-
-        Where weights are spread, all processes must run equally often: who has less repeats a pack that counts nothing.
-        """
+    def _share(self, numbers: Sequence[int]) -> list[Pack]:
+        """This process's part of a batch in packs; long and short groups are dealt out evenly."""
         groups = sorted(self.loss.groups(numbers), key=lambda group: sum(len(self.rows[each].tokens) for each in group))
-        count = self.ranks.count
-        shares = [packed(self.rows, groups[each::count], self.learner.at_once) for each in range(count)]
-        mine = [(pack, 1.0) for pack in shares[self.ranks.number]]
-        if self.ranks.shard:
-            most = max(len(share) for share in shares)
-            filled = next(share[0] for share in shares if share)
-            # Shards average their gradients, and it is their sum that is wanted.
-            mine = [(pack, float(count)) for pack, _ in mine] + [(filled, 0.0)] * (most - len(mine))
-        return mine
+        return packed(self.rows, groups[self.ranks.number :: self.ranks.count], self.learner.at_once)
 
     def _validate(self, meter: Meter) -> None:
         import torch
@@ -139,9 +127,9 @@ class Loop:
         self.learner.wrapped.eval()
         total = 0.0
         with torch.no_grad():
-            for pack, factor in self._share(self.job.validation):
+            for pack in self._share(self.job.validation):
                 with self.learner.computing():
-                    total += self.loss.total(pack).item() * min(factor, 1.0)
+                    total += self.loss.total(pack).item()
         [whole] = self.ranks.told(total)
         meter.measured(whole / self.loss.weight(self.job.validation))
         if meter.course.since_best() == 0:

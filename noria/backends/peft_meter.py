@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, JsonValue
 
-from noria.backends.energy import Joules
+from noria.backends.energy import EnergyMeter
 from noria.backends.peft_job import Say
 
 
@@ -47,7 +47,7 @@ class Meter:
         self.total = total
         self.course = course
         self._say = say
-        self._joules = Joules()
+        self._joules = EnergyMeter()
         self._before = course.joules[-1] if course.joules else 0.0
         self._last = time.monotonic()
 
@@ -70,7 +70,7 @@ class Meter:
             "peak_mb": course.memory_mb[-1],
             "joules": None,
         }
-        if (used := self._joules.used()) is not None:
+        if (used := self._joules.joules()) is not None:
             course.joules.append(round(self._before + used, 3))
             line["joules"] = course.joules[-1]
         if course.validation:

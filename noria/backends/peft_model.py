@@ -146,11 +146,11 @@ def check_four_bit(causal: Any, kind: type[Any]) -> None:
     import torch
 
     for name, module in causal.model.layers.named_modules():
-        if isinstance(module, torch.nn.Linear):
-            if not isinstance(module, kind) or getattr(module.weight, "quant_type", "") != "nf4":
-                raise Invalid(
-                    f"the recipe is 'qlora', but 'layers.{name}' has no 4-bit weights", 'take kind = "lora" instead'
-                )
+        plain = not isinstance(module, kind) or getattr(module.weight, "quant_type", "") != "nf4"
+        if isinstance(module, torch.nn.Linear) and plain:
+            raise Invalid(
+                f"the recipe is 'qlora', but 'layers.{name}' has no 4-bit weights", 'take kind = "lora" instead'
+            )
 
 
 def _adapted(base: Any, recipe: LowRankRecipe, layers: range, start: Path | None) -> Any:

@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from noria.backends.peft_job import WorkerJob
-from noria.errors import Invalid
 from noria.settings import environment
 
 if TYPE_CHECKING:
@@ -21,11 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process's number among `count`; with `shard` each holds a part of the weights only (FSDP)."""
+    """This process's number among `count`; each holds all weights."""
 
     number: int = 0
     count: int = 1
-    shard: bool = False
 
     def add_up(self, values: Sequence[Tensor]) -> None:
         """Sum over all processes, in place; in one message, since there are many small gradients."""
@@ -69,7 +67,7 @@ def joined(job: WorkerJob) -> Iterator[Ranks]:
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
     torch.distributed.init_process_group("nccl" if job.device == "cuda" else "gloo")
     try:
-        yield Ranks(number, count, job.shard)
+        yield Ranks(number, count)
     finally:
         torch.distributed.destroy_process_group()
 
@@ -86,15 +84,3 @@ def launch(file: str, job: WorkerJob) -> int:
         sys.stderr.write(str(error))
         return 1
     return 0
-
-
-def sharded(causal: Any, ranks: Ranks) -> None:
-    """Spread the weights over the processes, layer by layer (PyTorch's fully_shard, FSDP2)."""
-    from torch.distributed.fsdp import fully_shard
-
-    if not ranks.shard:
-        return
-    if any(module.__class__.__name__ == "Linear4bit" for module in causal.modules()):
-        raise Invalid("4-bit weights cannot be spread over devices", "set shard = false, or take another recipe")
-    for layer in causal.model.layers:
-        fully_shard(layer)

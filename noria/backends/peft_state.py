@@ -87,7 +87,7 @@ def checkpoint(job: WorkerJob) -> Checkpoint | None:
     if job.state is None:
         return None
     # Folders and ranks do not change what is trained.
-    same = job.model_dump_json(include={"plan", "validation", "recipe", "device", "shard"})
+    same = job.model_dump_json(include={"plan", "validation", "recipe", "device"})
     digest = hashlib.sha256(same.encode())
     for file in (job.features, *(sorted(job.start.iterdir()) if job.start else ()), job.model):
         if file is not None:

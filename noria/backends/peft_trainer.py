@@ -31,13 +31,12 @@ GRACE = 2.0
 class PeftTrainer:
     """Port `Trainer` for GGUF models of the llama architecture; `cache` keeps what was unpacked of them.
 
-    `device` is `[runtime] device`, `shard` whether several devices share one copy of the weights.
+    `device` is `[runtime] device`.
     """
 
-    def __init__(self, cache: Path, device: str = "auto", *, shard: bool = False) -> None:
+    def __init__(self, cache: Path, device: str = "auto") -> None:
         self._cache = cache
         self._device = device
-        self._shard = shard
 
     def tokenizer(self, model: Path) -> Path:
         """Folder of the model's own tokenizer, in Hugging Face's layout, unpacked once.
@@ -88,7 +87,6 @@ class PeftTrainer:
                     "stop": folder / "stop",
                     "device": device.kind,
                     "ranks": device.count,
-                    "shard": self._shard and device.count > 1,
                 }
             )
 

@@ -28,7 +28,7 @@ from noria.backends.peft_losses import Answers, Loss, Preferences
 from noria.backends.peft_meter import Course, curves, peak_mb, picture
 from noria.backends.peft_model import Learner, load, prepare, save
 from noria.backends.peft_probes import Likeliest, probe_rows, probes, untrained
-from noria.backends.peft_ranks import Ranks, joined, launch, sharded
+from noria.backends.peft_ranks import joined, launch
 from noria.backends.peft_state import loss_json
 from noria.backends.peft_trunk import Trunk
 from noria.errors import Invalid, NoriaError, Unavailable
@@ -100,9 +100,7 @@ def train(job: WorkerJob, say: Say) -> dict[str, JsonValue]:
         check_lengths(rows, learner.causal.config.max_position_embeddings)
         tested = probe_rows(job.plan, rows)
         plain = _plain(job, learner, tested)
-        sharded(learner.causal, ranks)
         course = Loop(job, learner, _loss(job, learner, rows), rows, ranks, say).run()
-        _gathered(learner, ranks)
         if ranks.number:
             return {}
         save(learner, job.recipe, job.model, job.out)
@@ -149,19 +147,6 @@ def _served(job: WorkerJob, learner: Learner) -> Learner:
 def _unquantized(job: WorkerJob) -> WorkerJob:
     fields = job.recipe.model_dump(include=set(LoraRecipe.model_fields) - {"kind"})
     return job.model_copy(update={"recipe": LoraRecipe(**fields), "start": None})
-
-
-def _gathered(learner: Learner, ranks: Ranks) -> None:
-    """Put spread weights together again, in every process."""
-    import torch
-
-    if not ranks.shard:
-        return
-    for module in learner.causal.modules():
-        for name, each in list(module.named_parameters(recurse=False)):
-            if hasattr(each, "full_tensor"):
-                whole = torch.nn.Parameter(each.full_tensor().detach(), requires_grad=each.requires_grad)
-                setattr(module, name, whole)
 
 
 def _told(job: WorkerJob, course: Course) -> dict[str, JsonValue]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from noria.errors import Unavailable
+from noria.errors import Invalid, Unavailable
 from noria.types import Report
 
 
@@ -28,6 +28,69 @@ def report(of: Report, file: Path) -> None:
     axes.set_xlabel(f"gain of the candidate, {rows[0][1].confidence:.0%} paired interval" if rows else "no rows")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, dpi=100, metadata={"Software": None})
+
+
+class Placed(Protocol):
+    """A candidate in the picture of a comparison."""
+
+    @property
+    def label(self) -> str:
+        """Its name."""
+
+    @property
+    def across(self) -> float:
+        """What it takes."""
+
+    @property
+    def value(self) -> float:
+        """Its score."""
+
+    @property
+    def low(self) -> float:
+        """Lower bound of the score."""
+
+    @property
+    def high(self) -> float:
+        """Upper bound of the score."""
+
+    @property
+    def member(self) -> bool:
+        """Whether it is in the front."""
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it is the cheapest of the front."""
+
+
+def comparison(of: Sequence[Placed], across: str, up: str, file: Path) -> None:
+    """Scores with their intervals against what they take: the front is green, the rest grey, the chosen one ringed.
+
+    The file's ending says whether it is SVG or PNG; raises Invalid for any other, and where nothing was measured.
+    """
+    if file.suffix not in (".svg", ".png"):
+        raise Invalid(f"'{file.name}' is neither an SVG nor a PNG file", "name it front.svg")
+    if not of:
+        raise Invalid("nothing was measured that could be drawn", "leave out --timed 0 and --recorded")
+    Figure = figure_class()
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for each in of:
+        color = "tab:green" if each.member else "tab:gray"
+        bounds = [[max(0.0, each.value - each.low)], [max(0.0, each.high - each.value)]]
+        axes.errorbar([each.across], [each.value], yerr=bounds, fmt="o", color=color, capsize=3)
+        if each.chosen:
+            axes.plot([each.across], [each.value], "o", markersize=15, fillstyle="none", color=color)
+        axes.annotate(each.label, (each.across, each.value), xytext=(9, 6), textcoords="offset points")
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.set_xlim(left=0)
+    axes.margins(x=0.25)
+    axes.grid(alpha=0.3)
+    from matplotlib import rc_context
+
+    # An SVG's ids are random without it.
+    with rc_context({"svg.hashsalt": "noria"}):
+        figure.savefig(file, dpi=100, metadata={"Software": None} if file.suffix == ".png" else {"Date": None})
 
 
 def lengths(of: Mapping[str, Mapping[str, Any]], file: Path) -> None:

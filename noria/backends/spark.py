@@ -25,6 +25,8 @@ _SAIL = {
     "SAIL_EXECUTION__BATCH_SIZE": "2048",
     "SAIL_PARQUET__MAX_ROW_GROUP_SIZE": "16384",
     "SAIL_PARQUET__ALLOW_SINGLE_FILE_PARALLELISM": "false",
+    # What is written on the way is read once or twice; zstd(3), the default, takes a twentieth of all time.
+    "SAIL_PARQUET__COMPRESSION": "zstd(1)",
     # Sorting and grouping go to disk rather than past the machine's memory.
     "SAIL_RUNTIME__MEMORY_POOL__TYPE": "fair",
 }

@@ -45,17 +45,27 @@ def boilerplate(lines: Lines) -> Opened:
 def repeated(documents: DataFrame, before: Sequence[Opened], had: Counter[str], share: float, least: int) -> Lines:
     """Lines of each source that at least `least` documents hold, and this share of all that it `had`.
 
-    `before` are the steps that come first. Of a line that a share of all documents holds, some batch has that share
-    too, however the engine cuts them: only lines that are frequent in a batch are counted over all.
+    `before` are the steps that come first. Only documents of several lines are looked at, and only where a source has
+    as many of them. Of a line that a share of these holds, some batch has that share too, however the engine cuts
+    them: only lines that are frequent in a batch are counted over all.
     """
-    frequent = documents.mapInArrow(_counted(before, share, None), _COUNTS).select("source", "line").distinct()
+    from pyspark.sql import functions as F
+
+    several = documents.where(F.col("fields").rlike(_MULTI_LINE)).select("source", "text", "fields")
+    there = Counter({row["source"]: row["count"] for row in several.groupBy("source").count().collect()})
+    wanted = {source: max(least, share * had[source]) for source in there}
+    # A little less, so that no line is missed by rounding.
+    shares = {source: 0.999 * wanted[source] / n for source, n in there.items() if n >= wanted[source]}
+    if not shares:
+        return {}
+    several = several.where(F.col("source").isin(*shares))
+    frequent = several.mapInArrow(_counted(before, shares, None), _COUNTS).select("source", "line").distinct()
     candidates = _by_source([(row["source"], row["line"]) for row in frequent.collect()])
     if not candidates:
         return {}
-    counted = documents.mapInArrow(_counted(before, share, candidates), _COUNTS)
+    counted = several.mapInArrow(_counted(before, shares, candidates), _COUNTS)
     sums = counted.groupBy("source", "line").agg({"n": "sum"}).toDF("source", "line", "n").collect()
-    often = [(row["source"], row["line"]) for row in sums if row["n"] >= max(least, share * had[row["source"]])]
-    return _by_source(often)
+    return _by_source([(row["source"], row["line"]) for row in sums if row["n"] >= wanted[row["source"]]])
 
 
 def _by_source(pairs: Sequence[tuple[str, str]]) -> Lines:
@@ -65,22 +75,19 @@ def _by_source(pairs: Sequence[tuple[str, str]]) -> Lines:
     return {source: frozenset(lines[source]) for source in sorted(lines)}
 
 
-def _counted(before: Sequence[Opened], share: float, only: Lines | None) -> Callable[[Batches], Batches]:
+def _counted(before: Sequence[Opened], shares: Mapping[str, float], only: Lines | None) -> Callable[[Batches], Batches]:
     """In how many documents of a batch each line is: of those that are frequent in it, or of `only` these."""
 
     def counted(batches: Batches) -> Batches:
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         steps = ready(before)
         for batch in pieces(batches):
             rows = Counter(batch.column("source").to_pylist())
-            several = batch.filter(pc.match_substring_regex(batch.column("fields").cast(pa.string()), _MULTI_LINE))
-            found = _lines(through(steps, of(several))[0]) if several.num_rows else Counter()
             kept = [
                 (source, line, n)
-                for (source, line), n in found.items()
-                if (n >= share * rows[source] if only is None else line in only.get(source, frozenset()))
+                for (source, line), n in _lines(through(steps, of(batch))[0]).items()
+                if (n >= shares[source] * rows[source] if only is None else line in only.get(source, frozenset()))
             ]
             columns = [[row[place] for row in kept] for place in range(3)]
             yield pa.RecordBatch.from_arrays(

@@ -17,7 +17,7 @@ import yaml
 from pydantic import JsonValue
 
 from noria import __version__
-from noria.datasets import clean, examples, profile
+from noria.datasets import examples, profile
 from noria.datasets.profile import Folders
 from noria.datasets.rows import write_json
 from noria.datasets.scrub import Recognise
@@ -45,7 +45,7 @@ _TASKS = {"chat": ["text-generation", "question-answering"], "classify": ["text-
 
 def params(look: Look) -> JsonValue:
     """What changes the rows, and what the card says of them."""
-    used = [look.platform.settings.source(name) for name in sorted(clean.sources_of(look.task))]
+    used = [look.platform.settings.source(name) for name in look.task.source_names]
     return {"rows": examples.params(look), "licences": {source.name: source.licence for source in used}}
 
 

@@ -36,11 +36,6 @@ def params(look: Look) -> JsonValue:
     return {"clean": [*clean], "schema": schema.DOCUMENTS.metadata[schema.KEY].decode(), "columns": columns}
 
 
-def sources_of(task: TaskSettings) -> set[str]:
-    """The sources whose documents a task has: its own and that of its context."""
-    return {*task.sources, *((task.context.source,) if task.context else ())}
-
-
 def work(work: Work) -> Mapping[str, JsonValue]:
     """Write `documents.parquet`, with the columns of the input, and `steps.json`; returns rows and steps.
 
@@ -170,5 +165,5 @@ def _counts(documents: DataFrame) -> tuple[Counter[str], int]:
 
 
 def _columns(settings: Settings, task: TaskSettings) -> dict[str, tuple[str, ...]]:
-    mapped = [source for source in settings.sources if source.map and source.name in sources_of(task)]
+    mapped = [source for source in settings.sources if source.map and source.name in task.source_names]
     return {source.name: (source.map["question"], source.map["answer"]) for source in mapped}

@@ -25,6 +25,7 @@ from noria.datasets.sketches import (
     starts_of,
     unique,
 )
+from noria.datasets.texts import pieces
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -40,6 +41,9 @@ DISTANT = 20
 
 STEPS = 16
 """So often, at most, members of buckets are brought together anew."""
+
+LOT = 1 << 22
+"""Bytes of texts that are sketched at once, so that their hashes stay in a processor's cache."""
 
 PAIRS = 500_000
 """So many pairs are verified at a time: their shingles are held, about 500 bytes for a pair of short texts."""
@@ -176,7 +180,7 @@ def _sketched(columns: Columns) -> Callable[[Batches], Batches]:
 
     def sketched(batches: Batches) -> Batches:
         shingler = Shingler()
-        for batch in batches:
+        for batch in pieces(batches, LOT):
             parts, counts = _parts(batch, columns)
             shingles, firsts = shingler.shingles(parts), starts_of(counts)
             sources = batch.column("source").to_pylist()
@@ -229,11 +233,16 @@ def _sets(column: pa.Array) -> tuple[Hashes, Counts]:
     return unique(hashes[starts[0] :], (starts - starts[0]).astype(np.int64))
 
 
-def _parts(batch: pa.RecordBatch, columns: Columns) -> tuple[list[str], Counts]:
+def _parts(batch: pa.RecordBatch, columns: Columns) -> tuple[pa.Array, Counts]:
     """The texts that count, document by document, and how many of each."""
-    rows = zip(*(batch.column(name).to_pylist() for name in ("source", "text", "fields")), strict=True)
+    text = batch.column("text").cast(pa.string())
+    sources = batch.column("source").to_pylist()
+    if columns.keys().isdisjoint(sources):
+        return text, np.ones(len(text), np.int64)
+    rows = zip(sources, text.to_pylist(), batch.column("fields").to_pylist(), strict=True)
     parts = [_counting(source, text, fields, columns) for source, text, fields in rows]
-    return [text for texts in parts for text in texts], np.fromiter(map(len, parts), np.int64, len(parts))
+    texts = [text for texts in parts for text in texts]
+    return pa.array(texts, pa.string()), np.fromiter(map(len, parts), np.int64, len(parts))
 
 
 def _counting(source: str, text: str, fields: str, columns: Columns) -> tuple[str, ...]:

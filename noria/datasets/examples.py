@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from noria import __version__, prompts
-from noria.datasets import contamination, leaks, looks, pairs, poisoning, synthetic
+from noria.datasets import contamination, labelled, leaks, looks, pairs, poisoning, synthetic
 from noria.datasets.draft import Draft
 from noria.datasets.gather import from_documents, from_traffic
 from noria.datasets.rows import (
@@ -23,6 +23,7 @@ from noria.datasets.rows import (
     write_examples,
     write_json,
     write_sides,
+    write_times,
 )
 from noria.datasets.schema import rows_of
 from noria.datasets.scrub import Recognise, Scrubber, keeps, keeps_document, params_of, rules_of
@@ -53,6 +54,7 @@ def params(look: Look) -> JsonValue:
         base, quantization = look.platform.engines[engine.kind].base(engine)
         told["synthetic"]["model"] = [str(base), quantization]
     # How often sealed rows may be looked at changes no row by itself.
+    told |= labelled.params(task)
     told["split"] = task.split.model_dump(mode="json", exclude={"looks"})
     scrub: JsonValue = params_of(task.scrub, look.platform.settings.state)
     return {"sources": list(mapped), "task": told, "scrub": scrub}
@@ -91,11 +93,11 @@ def work(work: Work, recogniser: Callable[[], Recognise] | None = None) -> Mappi
     """Write the tables of a dataset; returns counts.
 
     `train.parquet` and `test.parquet` lie apart, so that training never opens the test rows. Beside them lie
-    `pairs.parquet` (preferences), `sides.parquet`, `suspects.parquet`, `steps.json` and, for a task with context,
-    `index/`. Of the counts, `leaks` is what of personal data is in the files that were written. `recogniser` opens the
-    model that finds names, where the task asks for them. Raises Invalid when there is no example, none on one of the
-    sides, too few fresh sealed rows, or more that look planted than the task bears; Denied for a trusted file that is
-    not what was signed.
+    `times.parquet` (when training rows were said), `pairs.parquet` (preferences), `sides.parquet`, `suspects.parquet`,
+    `steps.json` and, for a task with context, `index/`. Of the counts, `leaks` is what of personal data is in the files
+    that were written. `recogniser` opens the model that finds names, where the task asks for them. Raises Invalid when
+    there is no example, none on one of the sides, too few fresh sealed rows, or more that look planted than the task
+    bears; Denied for a trusted file that is not what was signed.
     """
     scrubber, traffic = _scrubber(work, recogniser), _traffic(work)
     every = _gather(work, scrubber, traffic)
@@ -117,6 +119,7 @@ def work(work: Work, recogniser: Callable[[], Recognise] | None = None) -> Mappi
     sealed, learned = _dressed(on("test", test), beside), _dressed(on("train", train), beside)
     write_examples(learned, work.out / "train.parquet")
     write_examples(sealed, work.out / "test.parquet")
+    write_times({draft.example.id: draft.at for draft in train if draft.at}, work.out / "times.parquet")
     known = {draft.example.id for draft in train}
     preferences = pairs.gathered(*traffic, work.task, sides, scrubber.aside(), known)
     preferred = pairs.write(preferences, beside, work.out / "pairs.parquet")
@@ -174,7 +177,7 @@ def _gather(work: Work, scrubber: Scrubber, traffic: tuple[list[Interaction], li
         asked = synthetic.questions(work, documents, made_up, scrubber)
         most = len(asked) if made_up.max_share == 1.0 else int(made_up.max_share / (1 - made_up.max_share) * len(found))
         found += asked[:most]
-    return found
+    return labelled.labelled(found, work.task, work.platform.settings.place("tasks", work.name, "sources"))
 
 
 def _documents(work: Work, source: str, scrubber: Scrubber, user: str = "") -> Iterator[Document]:
@@ -265,6 +268,7 @@ def _check(train: Sequence[Draft], test: Sequence[Draft], work: Work, shown: int
                 "add examples with other questions, in other conversations",
                 where=work.platform.settings.place("tasks", work.name, "sources"),
             )
+    labelled.check(train, test, work.name, work.task, work.platform.settings.place("tasks", work.name, "sources"))
     fresh = sum(draft.example.slice in OWN_SLICES for draft in test)
     if shown > 1 and fresh < work.task.gate.min_rows:
         raise Invalid(

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from noria.ports import Platform
-from noria.types import Ref
+from noria.types import Artifact, Ref, shelf_key
 
 ASIDE = 0.8
 """From this share of the looks on, fresh test rows are put aside for the next set."""
@@ -52,7 +52,7 @@ def sealed(platform: Platform, name: str) -> Sealed:
 
 
 def _by_set(platform: Platform, name: str) -> Counter[int]:
-    """Distinct reports of the task's cycles, by the set that their dataset showed; sets not yet looked at are there."""
+    """Distinct reports and comparisons, by the set that their dataset showed; sets not yet looked at are there."""
     counts: Counter[int] = Counter()
     seen: set[Ref] = set()
     for _, runs in platform.runs.cycles(name, _MANY):
@@ -67,9 +67,27 @@ def _by_set(platform: Platform, name: str) -> Counter[int]:
                 counts[_set(made.meta.get("sealed"))] += 0
                 continue
             dataset = next((ref for ref in made.parents if ref.kind == "dataset"), None)
-            shown = platform.runs.artifact(dataset) if dataset else None
-            counts[_set(shown.meta.get("sealed") if shown else None)] += 1
+            counts[_shown(platform, dataset)] += 1
+    for dataset in _compared(platform, name):
+        counts[_shown(platform, dataset)] += 1
     return counts
+
+
+def _compared(platform: Platform, name: str) -> list[Ref]:
+    """The datasets that comparisons have looked at, once for each set of candidates: the same again tells no more."""
+    seen: dict[tuple[str, frozenset[str]], None] = {}
+    made: Artifact | None = platform.runs.find(shelf_key("comparison", name, name))
+    while made is not None:
+        dataset, candidates = made.meta.get("dataset"), made.meta.get("candidates")
+        if isinstance(dataset, str) and isinstance(candidates, list):
+            seen[dataset, frozenset(map(str, candidates))] = None
+        made = platform.runs.artifact(made.parents[0]) if made.parents else None
+    return [Ref.parse(dataset) for dataset, _ in seen]
+
+
+def _shown(platform: Platform, dataset: Ref | None) -> int:
+    made = platform.runs.artifact(dataset) if dataset else None
+    return _set(made.meta.get("sealed") if made else None)
 
 
 def _set(meta: object) -> int:

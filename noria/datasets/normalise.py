@@ -30,9 +30,16 @@ _COMPOSED = (
     # Characters that NFC leaves alone whatever stands beside them; a text of nothing else needs no look at all.
     r"\t\n\r -~\x{85}\x{a0}-\x{ac}\x{ae}-\x{2ff}\x{370}-\x{373}\x{376}-\x{37d}\x{388}-\x{3ff}\x{400}-\x{482}"
     r"\x{48a}-\x{52f}\x{5d0}-\x{5ea}\x{621}-\x{63a}\x{640}-\x{64a}\x{660}-\x{66f}\x{671}-\x{6d5}\x{3001}-\x{3029}"
-    r"\x{3041}-\x{3096}\x{30a1}-\x{30fa}\x{30fc}\x{4e00}-\x{9fff}\x{2010}-\x{2027}\x{202f}-\x{205e}\x{20a0}-\x{20bf}"
-    r"\x{2190}-\x{21ff}\x{2500}-\x{2bff}\x{ff00}-\x{ff0f}\x{ff1a}-\x{ff20}\x{ff3b}-\x{ff40}\x{ff5b}-\x{ff65}"
+    r"\x{3041}-\x{3096}\x{30a1}-\x{30fa}\x{30fc}\x{4e00}-\x{9fff}\x{2002}-\x{200a}\x{2010}-\x{2027}\x{202f}-\x{205e}"
+    r"\x{20a0}-\x{20bf}\x{2190}-\x{21ff}\x{2500}-\x{2bff}\x{ff00}-\x{ff0f}\x{ff1a}-\x{ff20}\x{ff3b}-\x{ff40}\x{ff5b}-\x{ff65}"
     r"\x{1f300}-\x{1faff}\x{fe0f}"
+)
+_FOLDED = (
+    # Characters that neither NFKC nor casefold changes, whatever stands beside them: letters without upper case, signs.
+    r"\x{a1}-\x{a7}\x{a9}\x{ab}\x{ac}\x{ae}\x{b0}\x{b1}\x{b6}\x{b7}\x{bb}\x{bf}\x{d7}\x{e0}-\x{ff}\x{3b1}-\x{3c1}"
+    r"\x{3c3}-\x{3ce}\x{430}-\x{45f}\x{5d0}-\x{5ea}\x{621}-\x{63a}\x{640}-\x{64a}\x{e01}-\x{e32}\x{2012}-\x{2015}"
+    r"\x{2018}-\x{2022}\x{20a9}-\x{20bf}\x{2190}-\x{21ff}\x{2500}-\x{2a0b}\x{3001}-\x{3029}\x{3041}-\x{3096}"
+    r"\x{30a1}-\x{30fa}\x{30fc}\x{4e00}-\x{9fff}\x{1f300}-\x{1f6d7}"
 )
 _SPACES = r"\t\x0b\x0c\x1c-\x1f\x{a0}\x{1680}\x{2000}-\x{200a}\x{202f}\x{205f}\x{3000}"
 _LINE_END = r"\r\n|[\r\x{85}\x{2028}\x{2029}]"
@@ -72,7 +79,7 @@ def unicode(form: Literal["NFC", "NFKC"], presentation: bool) -> Opened:
         elif presentation:
             strings = where(strings, f"[{_PRESENTATION}]", plain)
         strings = where(strings, _DROPPED, lambda some: pc.replace_substring_regex(some, _DROPPED, ""))
-        return normal(strings)
+        return normal(strings) if form == "NFKC" else composed(strings)
 
     needing = r"[^\t\n\r -~]" if form == "NFKC" else f"[^{_COMPOSED}]"
     return lambda: Change(needing, change)
@@ -139,6 +146,13 @@ def lowercase() -> Opened:
     return lambda: Change(r"\p{Lu}|\p{Lt}|[^\x00-\x7f]", change)
 
 
+def folded(strings: pa.Array, fold: Strings) -> pa.Array:
+    """Strings in lower case, by `fold` where they hold characters that NFKC and casefold may change."""
+    import pyarrow.compute as pc
+
+    return where(pc.ascii_lower(strings), rf"[^\x00-\x7f{_FOLDED}]", fold)
+
+
 def digests(texts: Texts) -> pa.Array:
     """BLAKE2b of each text without case, compatibility forms (NFKC) and white space: equal for exact duplicates."""
     import hashlib
@@ -146,15 +160,15 @@ def digests(texts: Texts) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    text = texts.text
-    ascii_only = pc.string_is_ascii(text)
-    folded = at(pc.ascii_lower(text), pc.invert(ascii_only), each(_folded))
-    folded = where(where(folded, _UNTIDY, _tidy), "\n", lambda some: pc.replace_substring(some, "\n", " "))
-    found = [hashlib.blake2b(one, digest_size=16).hexdigest() for one in folded.cast(pa.binary()).to_pylist()]
+    def on_one_line(strings: pa.Array) -> pa.Array:
+        return pc.replace_substring(where(strings, _UNTIDY, _tidy), "\n", " ")
+
+    text = where(folded(texts.text, each(_fold)), rf"\n|{_UNTIDY}", on_one_line)
+    found = [hashlib.blake2b(one, digest_size=16).hexdigest() for one in text.cast(pa.binary()).to_pylist()]
     return pa.array(found, pa.string())
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     import unicodedata
 
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

@@ -69,6 +69,21 @@ def _writer(cleaned: str, losers: Sequence[str], parts: tuple[int, int], out: st
         def value(scalar: pa.Scalar) -> str:
             return str(scalar.as_py())
 
+        def left(table: pa.Table, gone: pa.Array) -> pa.Table:
+            ids = table.column("id").combine_chunks()
+            # Of the ids that are gone only those among this part's: their number would count for each part.
+            ends = pc.min_max(ids).as_py()
+            first = bisect_left(gone, ends["min"] or "", key=value)
+            last = bisect_right(gone, ends["max"] or "", lo=first, key=value)
+            lost = pc.is_in(ids, value_set=gone.slice(first, last - first))
+            rows = pc.indices_nonzero(pc.and_not(pc.is_null(table.column("dropped").combine_chunks()), lost))
+            order = rows.take(pc.sort_indices(ids.take(rows)))
+            return (
+                table.select(DOCUMENTS.names).take(order).combine_chunks().replace_schema_metadata(DOCUMENTS.metadata)
+            )
+
+        nothing = DOCUMENTS.empty_table().replace_schema_metadata(None)
+        nothing = nothing.append_column("dropped", pa.array([], pa.int32()))
         ids = [table.column("id").cast(pa.string()) for folder in losers for table in read(folder, ["id"])]
         gone = pa.chunked_array([chunk for each in ids for chunk in each.chunks], pa.string()).combine_chunks()
         gone = gone.take(pc.sort_indices(gone))
@@ -78,21 +93,10 @@ def _writer(cleaned: str, losers: Sequence[str], parts: tuple[int, int], out: st
             for part in numbers:
                 ranges = range(part * had // wanted, (part + 1) * had // wanted)
                 folders = [cleaned] if had == 1 else [f"{cleaned}/bucket={each}" for each in ranges]
-                found = [DOCUMENTS.empty_table().replace_schema_metadata(None)]
-                for folder in folders:
-                    for table in read(folder, [*DOCUMENTS.names, "dropped"]):
-                        left = table.filter(pc.is_null(table.column("dropped"))).select(DOCUMENTS.names)
-                        found.append(left.cast(DOCUMENTS.remove_metadata()))
-                whole = pa.concat_tables(found).sort_by("id")
-                # Of the ids that are gone only those among this part's: their number would count for each part.
-                ends = pc.min_max(whole.column("id")).as_py()
-                first = bisect_left(gone, ends["min"] or "", key=value)
-                last = bisect_right(gone, ends["max"] or "", lo=first, key=value)
-                among = gone.slice(first, last - first)
-                whole = whole.filter(pc.invert(pc.is_in(whole.column("id"), value_set=among)))
+                tables = [table for folder in folders for table in read(folder, [*DOCUMENTS.names, "dropped"])]
+                whole = left(pa.concat_tables([nothing, *tables]), gone)
                 rows.append(whole.num_rows)
                 made, place = Path(out, f".{_name(part)}.made"), Path(out, _name(part))
-                whole = whole.combine_chunks().replace_schema_metadata(DOCUMENTS.metadata)
                 pq.write_table(whole, made, compression="zstd", row_group_size=GROUP)
                 # A task that is run twice writes the same bytes: whichever comes last may stay.
                 made.replace(place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
-from noria.datasets.schema import DOCUMENTS, EXAMPLES, SIDES, check, files_of, open_part
+from noria.datasets.schema import DOCUMENTS, EXAMPLES, SIDES, TIMES, check, files_of, open_part
 from noria.datasets.split import Side
 from noria.types import Document, Example, Feedback, Interaction, Message
 
@@ -64,6 +65,11 @@ def write_sides(sides: Mapping[str, Side], file: Path) -> None:
     members = list(sides)
     columns = [members, [sides[member].split for member in members], [sides[member].sealed for member in members]]
     write_table(pa.table(columns, schema=SIDES), SIDES, "member", file)
+
+
+def write_times(times: Mapping[str, datetime], file: Path) -> None:
+    """Write when rows were said, by id."""
+    write_table(pa.table([list(times), list(times.values())], schema=TIMES), TIMES, "id", file)
 
 
 def read_sides(file: Path) -> dict[str, Side]:

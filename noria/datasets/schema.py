@@ -53,6 +53,9 @@ EXAMPLES = _table(
 SIDES = _table("sides", 1, [("member", pa.string()), ("side", pa.string()), ("sealed", pa.int32())])
 """Digest of a question, conversation or user; its side; the number of its sealed set, 0 for training."""
 
+TIMES = _table("times", 1, [("id", pa.string()), ("at", pa.timestamp("us", "UTC"))])
+"""When a training row was said, where it is known."""
+
 PAIRS = _table(
     "pairs",
     1,

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from noria.datasets.normalise import folded
 from noria.datasets.shingles import APART, SINGLE
+from noria.datasets.texts import each
 
 ROWS = 4
 """Rows of a band: two texts of Jaccard similarity s share one with probability s^4."""
@@ -55,9 +60,9 @@ class Shingler:
         self._kinds = _kinds()
         self._ascii = self._kinds[:128].tobytes().ljust(256, b"\0")
 
-    def shingles(self, texts: Sequence[str]) -> Shingles:
+    def shingles(self, texts: pa.Array) -> Shingles:
         """Shingles of these texts."""
-        lots = [self._lot(lot) for lot in _lots([_folded(text).encode() for text in texts])]
+        lots = [self._lot(lot) for lot in _lots(folded(texts, each(_fold)))]
         return Shingles(
             np.concatenate([np.empty(0, np.uint32), *(lot.hashes for lot in lots)]),
             starts_of(np.concatenate([np.empty(0, np.int64), *(np.diff(lot.starts) for lot in lots)])),
@@ -65,9 +70,9 @@ class Shingler:
             np.concatenate([np.empty(0, np.uint64), *(lot.numbers for lot in lots)]),
         )
 
-    def _lot(self, texts: Sequence[bytes]) -> Shingles:
-        data = b"\n".join(texts) + b"\n" + bytes(8)
-        ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
+    def _lot(self, texts: pa.Array) -> Shingles:
+        data = b"\n".join([*texts.to_pylist(), bytes(8)])
+        ends = np.cumsum(np.asarray(pc.binary_length(texts), np.int64) + 1)
         raw = np.frombuffer(data, np.uint8)
         kinds = self._looked_up(data, raw)
         first, last = _cut(kinds, raw)
@@ -133,8 +138,8 @@ def _hashed(data: bytes, first: Counts, last: Counts) -> Words:
 
 
 def _numbers(hashes: Words, digits: Counts, starts: Counts) -> Words:
-    """For each text a sum over its words with digits; `digits` are the words' places, once for each digit."""
-    chosen = np.unique(digits)
+    """For each text a sum over its words with digits; `digits` are the words' places in order, once for each digit."""
+    chosen = digits[np.diff(digits, prepend=-1) > 0]
     sums: Words = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_mixed(hashes[chosen]))])
     among = np.searchsorted(chosen, starts)
     found: Words = sums[among[1:]] - sums[among[:-1]]
@@ -198,20 +203,17 @@ def jaccards(left: Hashes, lefts: Counts, right: Hashes, rights: Counts) -> NDAr
     return np.where(either, both / np.maximum(either, 1), 1.0)
 
 
-def _folded(text: str) -> str:
-    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
-def _lots(texts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """The texts in runs of about _LOT bytes; one that is longer stands alone."""
-    start = size = 0
-    for place, text in enumerate(texts):
-        if size and size + len(text) > _LOT:
-            yield texts[start:place]
-            start, size = place, 0
-        size += len(text) + 1
-    if start < len(texts):
-        yield texts[start:]
+def _lots(texts: pa.Array) -> Iterator[pa.Array]:
+    """The texts as bytes in runs of about _LOT bytes; one that is longer stands alone."""
+    ends = np.cumsum(np.asarray(pc.binary_length(texts), np.int64))
+    bounds = [0, *(np.flatnonzero(np.diff(ends // _LOT)) + 1).tolist(), len(texts)]
+    for start, end in pairwise(bounds):
+        if start < end:
+            yield texts[start:end].cast(pa.binary())
 
 
 def _kinds() -> Bytes:

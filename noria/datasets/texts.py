@@ -25,7 +25,7 @@ Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 PIECE = 1 << 26
-"""Bytes of a batch that are worked on at a time, so that memory does not depend on the engine's batches."""
+"""Bytes of a batch that are worked on at a time, at the most: memory does not depend on the engine's batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,13 @@ class Texts:
         touched[self.owner[np.asarray(pc.fill_null(pc.not_equal(values, self.given), True))]] = True
         if not touched.any():
             return before
-        inner = pa.array(touched[self.owner])
-        found: dict[int, dict[str, str]] = {number: {} for number in np.flatnonzero(touched).tolist()}
-        owners = self.owner[touched[self.owner]].tolist()
-        for owner, name, value in zip(
-            owners, self.names.filter(inner).to_pylist(), values.filter(inner).to_pylist(), strict=True
-        ):
-            found[owner][name] = value
-        made = pa.array([json.dumps(row, ensure_ascii=False) for row in found.values()], pa.string())
+        inner = np.flatnonzero(touched[self.owner])
+        inner = inner[np.argsort(self.owner[inner], kind="stable")]
+        name, value = (_quoted(strings.take(pa.array(inner))) for strings in (self.names, values))
+        pairs = pc.binary_join_element_wise('"', name, '": "', value, '"', "")
+        ends = np.cumsum(np.bincount(self.owner[inner], minlength=len(self))[touched])
+        rows = pa.ListArray.from_arrays(np.concatenate([[0], ends]).astype(np.int32), pairs)
+        made = pc.binary_join_element_wise("{", pc.binary_join(rows, ", "), "}", "")
         return pc.replace_with_mask(before, pa.array(touched), made)
 
 
@@ -147,7 +146,8 @@ def of(batch: pa.RecordBatch) -> Texts:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = json.loads("[" + ",".join(batch.column("fields").to_pylist()) + "]")
+    decode = json.JSONDecoder().raw_decode
+    rows = [decode(row)[0] for row in batch.column("fields").to_pylist()]
     given = pa.array([value for row in rows for value in row.values()], pa.string())
     counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     text = pc.fill_null(batch.column("text").cast(pa.string()), "")
@@ -161,10 +161,10 @@ def of(batch: pa.RecordBatch) -> Texts:
     )
 
 
-def pieces(batches: Batches) -> Batches:
-    """The same rows in batches of bounded size, none of them empty."""
+def pieces(batches: Batches, size: int = PIECE) -> Batches:
+    """The same rows in batches of about `size` bytes at the most, none of them empty."""
     for batch in batches:
-        parts = min(batch.num_rows, -(-batch.nbytes // PIECE))
+        parts = min(batch.num_rows, -(-batch.nbytes // size))
         for part in range(parts):
             start, end = batch.num_rows * part // parts, batch.num_rows * (part + 1) // parts
             yield batch.slice(start, end - start)
@@ -206,3 +206,13 @@ def each(change: Callable[[str], str]) -> Strings:
         return pa.array([change(text) for text in strings.to_pylist()], pa.string())
 
     return changed
+
+
+def _quoted(strings: pa.Array) -> pa.Array:
+    """What stands between the quotation marks of JSON strings."""
+    import pyarrow.compute as pc
+
+    quoted = pc.replace_substring_regex(pc.replace_substring_regex(strings, r'["\\]', r"\\\0"), "\n", r"\\n")
+    controls = pc.match_substring_regex(strings, r"[\x00-\x09\x0b-\x1f]")
+    dumped = each(lambda text: json.dumps(text, ensure_ascii=False)[1:-1])
+    return pc.replace_with_mask(quoted, controls, dumped(strings.filter(controls)))

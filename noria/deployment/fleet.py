@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from noria import prompts
-from noria.adapters import endpoint
+from noria import adapters, classes, prompts
 from noria.deployment import lights, slices
 from noria.deployment.replicas import Replicas, each_of
 from noria.deployment.slices import Trial, trial_of
@@ -40,16 +39,11 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to serve a task: the champion, and the two candidates of a trial where one runs."""
+    """What is to serve a task: the champion, the two candidates of a trial where one runs, all that must be loaded."""
 
     champion: Candidate
     trial: Trial | None = None
-
-    @property
-    def adapters(self) -> frozenset[Ref]:
-        """All that must be loaded for it."""
-        tried = (self.trial.challenger, self.trial.control) if self.trial else ()
-        return frozenset(each.adapter for each in (self.champion, *tried) if each.adapter is not None)
+    adapters: frozenset[Ref] = frozenset()
 
 
 class Fleet:
@@ -190,15 +184,27 @@ class Fleet:
         champion = live.champion if live and live.champion and self._fits(live.champion, plain) else plain
         trial = trial_of(live)
         if trial is None or trial.share(task.release) == 0:
-            return Wanted(champion)
+            return self._with_adapters(champion)
         both = self._fits(trial.challenger, plain) and self._fits(trial.control, plain)
-        return Wanted(champion, trial if both else None)
+        return self._with_adapters(champion, trial if both else None)
+
+    def _with_adapters(self, champion: Candidate, trial: Trial | None = None) -> Wanted:
+        tried = (trial.challenger, trial.control) if trial else ()
+        named = {each.adapter for each in (champion, *tried) if each.adapter is not None}
+        return Wanted(champion, trial, frozenset(adapters.loaded(self._platform.lake, named)))
 
     def _fits(self, candidate: Candidate, plain: Candidate) -> bool:
         """Whether a candidate can serve: made for the present base, engine and prompt, and all of it is there."""
         missing = [ref for ref in (candidate.adapter, candidate.index) if ref and not self._platform.lake.has(ref)]
-        made_for = candidate.base, candidate.engine, candidate.prompt
-        return made_for == (plain.base, plain.engine, plain.prompt) and not missing
+        if missing or (candidate.base, candidate.engine) != (plain.base, plain.engine):
+            return False
+        try:
+            wording = adapters.wording_of(self._platform.lake, candidate.adapter)
+        except NoriaError as error:
+            self._report(f"'{candidate.ref}' cannot serve: {error.fact}")
+            return False
+        system = self._platform.settings.tasks[candidate.task].system
+        return candidate.prompt == prompts.definition(system, wording)
 
     def _keep(self, name: str, adapters: frozenset[Ref]) -> None:
         settings = self._platform.settings.engines[name]
@@ -229,17 +235,17 @@ class Fleet:
 
     def _replicas(self, name: str, settings: EngineSettings, adapters: frozenset[Ref]) -> Replicas:
         kind = self._platform.engines[settings.kind]
-        folders = {ref: self._platform.lake.path(ref) for ref in sorted(adapters, key=str)}
         logs = self._platform.settings.state / "logs"
 
         def start(each: EngineSettings, number: int) -> Engine:
+            folders = {ref: self._platform.lake.verified(ref) for ref in sorted(adapters, key=str)}
             return kind.start(each, folders, logs / f"engine-{name}{f'-{number}' if number else ''}.log")
 
         return Replicas(settings, adapters, start, self._close, self._monotonic)
 
     def _drain(self, replicas: Replicas) -> None:
         for engine in replicas.children:
-            urls = {endpoint(engine, adapter).url for adapter in (None, *replicas.adapters)}
+            urls = {adapters.endpoint(engine, adapter).url for adapter in (None, *replicas.adapters)}
             self._draining.append(Draining(engine, self._snapshot.version + 1, frozenset(urls)))
 
     def _announce(self, wanted: dict[str, Wanted]) -> None:
@@ -284,9 +290,9 @@ class Fleet:
             or not wanted.adapters <= running.adapters
         ):
             return self._snapshot.routes.get(name)
-        others = [self._other(arm, each) for arm, each in task.arms.items()]
+        others = [self._other(arm, each, task) for arm, each in task.arms.items()]
         rest = max(0.0, 1.0 - sum(arm.share for arm in task.arms.values() if not arm.shadow))
-        spare = [self._other("fallback", ArmSettings(engine=each, share=0.0)) for each in task.fallback]
+        spare = [self._other("fallback", ArmSettings(engine=each, share=0.0), task) for each in task.fallback]
         champion = self._serving(running, task, wanted.champion).model_copy(update={"share": rest})
         own: tuple[Arm, ...] = (champion,)
         if (trial := wanted.trial) is not None:
@@ -301,16 +307,28 @@ class Fleet:
     def _serving(self, running: Replicas, task: TaskSettings, candidate: Candidate) -> Arm:
         """The arm of a candidate whose adapter is loaded."""
         index = self._platform.lake.path(candidate.index) / "index" if candidate.index and task.context else None
-        arm = self._arm(task.engine, running, candidate.adapter, str(candidate.ref))
-        return arm.model_copy(update={"index": str(index) if index else None})
+        wording = adapters.wording_of(self._platform.lake, candidate.adapter)
+        arm = self._arm(task.engine, running, None if wording else candidate.adapter, str(candidate.ref))
+        return arm.model_copy(
+            update={
+                "index": str(index) if index else None, "wording": wording,
+                "extra": {**arm.extra, **self._held(task.engine, task)},
+            }
+        )  # fmt: skip
 
-    def _other(self, name: str, wanted: ArmSettings) -> Arm | None:
+    def _held(self, engine: str, task: TaskSettings) -> dict[str, JsonValue]:
+        """What holds an engine's answers to the task's classes."""
+        caps = self._platform.engines[self._platform.settings.engines[engine].kind].caps
+        return classes.among(caps.choice, task.classes, task.multi_label)
+
+    def _other(self, name: str, wanted: ArmSettings, task: TaskSettings) -> Arm | None:
         """Another engine's base model, where that engine runs."""
         running = self._running.get(wanted.engine)
         if running is None:
             return None
         arm = self._arm(wanted.engine, running, None, running.endpoints[0].model)
-        return arm.model_copy(update={"name": name, "share": wanted.share, "shadow": wanted.shadow})
+        extra = {**arm.extra, **self._held(wanted.engine, task)}
+        return arm.model_copy(update={"name": name, "share": wanted.share, "shadow": wanted.shadow, "extra": extra})
 
     def _let_go(self) -> None:
         kept = []

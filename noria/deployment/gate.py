@@ -146,7 +146,12 @@ def _not_servable(report: Report) -> str | None:
         return "the adapter changes nothing that the engine answers"
     if all(row.champion == row.candidate for row in report.rows):
         return "candidate and champion give the same answer to every sealed row"
-    parity = report.checks.get("parity", 1.0)
+    if report.candidate.adapter is None or report.checks.get("trained") == 0:
+        # No weights were changed, so that there is no trainer to agree with.
+        return None
+    parity = report.checks.get("parity")
+    if parity is None:
+        return "nobody has checked that the engine serves what the trainer made"
     if parity < PARITY:
         return f"engine and trainer agree on {parity:.1%} of next tokens only ({PARITY:.0%} wanted): not the same model"
     return None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from pydantic import JsonValue
 
+from noria import replays
 from noria.deployment import canary, gate, leaks, risk
 from noria.errors import Conflict, Invalid, NotFound
 from noria.ports import Platform
@@ -53,15 +54,25 @@ def _decided(work: Work, report: Report, measured: Measured) -> Decision:
     rule = work.task.gate
     required = measured(work.platform, work.name, str(report.candidate.ref)) if rule.requires else {}
     if work.task.release.canary > 0:
-        return gate.decide(report, rule, rule.risk, required)
+        return _with_replay(work, report, gate.decide(report, rule, rule.risk, required))
     on = str(work.inputs["report"].ref)
     level = risk.of_report(work.platform, work.name, on)
-    decision = gate.decide(report, rule, level, required)
+    decision = _with_replay(work, report, gate.decide(report, rule, level, required))
     if not decision.evidence["claims"]:
         # Nothing was tested: there were too few rows, or it cannot be served.
         return decision
     spent: JsonValue = {"level": level, "acted": decision.verdict == "promote", "on": on}
     return decision.model_copy(update={"evidence": {**decision.evidence, "spent": spent}})
+
+
+def _with_replay(work: Work, report: Report, decision: Decision) -> Decision:
+    """The decision, with how far the adapter lay apart from itself where it was made again."""
+    found = replays.of(work.platform, report.candidate.adapter)
+    if found is None:
+        return decision
+    because = decision.because if found.same else f"{decision.because}; {found.words()}"
+    evidence = {**decision.evidence, replays.KEY: found.model_dump(mode="json")}
+    return decision.model_copy(update={"because": because, "evidence": evidence})
 
 
 def _standing(platform: Platform, live: Deployment | None, report: Report) -> Decision | None:

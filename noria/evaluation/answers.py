@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -16,14 +17,15 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import pyarrow.parquet as pq
+from pydantic import JsonValue
 
-from noria import prompts
+from noria import adapters, prompts
 from noria.errors import Unavailable
 from noria.evaluation.likelihood import Scorer
 from noria.evaluation.metrics import Answered
 from noria.ports import Engine, Index, Platform, Progress
-from noria.settings import PriceSettings, TaskSettings
-from noria.types import Candidate, Example, Message, Ref, digest_of
+from noria.settings import TaskSettings
+from noria.types import Candidate, Example, Form, Message, Ref, Wording, digest_of
 
 Result = TypeVar("Result")
 STARTS = 3
@@ -44,6 +46,8 @@ class Reply:
     seconds: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    confidence: float | None = None
+    """Probability of the answer, where the engine names classes."""
 
 
 @dataclass(slots=True)
@@ -82,12 +86,14 @@ class Examiner:
     adapters: Sequence[Ref]
     log: Path
     known: dict[tuple[str, str], Reply] = field(default_factory=dict)
+    wording: Wording | None = None
+    """Words to try with a candidate that has none of its own yet."""
     _seats: list[_Seat] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         settings = self.platform.settings.engines[self.task.engine]
         kind = self.platform.engines[settings.kind]
-        folders = {ref: self.platform.lake.path(ref) for ref in self.adapters}
+        folders = adapters.loaded(self.platform.lake, self.adapters)
         if kind.caps.batch_invariant or settings.url is not None:
             self._seats = [_Seat(partial(kind.start, settings, folders, self.log), settings.slots)]
             return
@@ -120,7 +126,7 @@ class Examiner:
         With `likelihood` the targets' log-probabilities too, for which the engine must have `caps.prompt_logprobs`.
         """
         contexts = self._contexts(candidate, rows)
-        asked = self._rendered(rows, contexts)
+        asked = self._rendered(candidate, rows, contexts)
         replies = self._replies(candidate, asked, progress, label)
         probable: Sequence[tuple[float | None, int | None]] = [(None, None)] * len(rows)
         if likelihood:
@@ -134,12 +140,14 @@ class Examiner:
                 target=row.target or None,
                 question=row.messages[-1].content,
                 context=context,
+                choices=() if self.task.multi_label else self.task.classes,
+                confidence=reply.confidence,
                 logprob=logprob,
                 target_tokens=tokens,
                 seconds=reply.seconds,
                 prompt_tokens=reply.prompt_tokens,
                 completion_tokens=reply.completion_tokens,
-                cost=_cost(reply, price),
+                cost=price.of(reply.seconds, reply.prompt_tokens, reply.completion_tokens),
             )
             for row, context, reply, (logprob, tokens) in zip(rows, contexts, replies, probable, strict=True)
         ]
@@ -147,14 +155,17 @@ class Examiner:
     def _replies(
         self, candidate: Candidate, asked: Sequence[list[Message]], progress: Progress, label: str
     ) -> list[Reply]:
-        keys = [(str(candidate.ref), digest_of([message.model_dump() for message in turns])) for turns in asked]
+        held: list[JsonValue] = [list(self.task.classes)] if self.task.classes else []
+        keys = [
+            (str(candidate.ref), digest_of([*(message.model_dump() for message in turns), *held])) for turns in asked
+        ]
         missing = sorted({key: turns for key, turns in zip(keys, asked, strict=True) if key not in self.known}.items())
         progress.update(
             label, 0, len(missing), f"{len(asked) - len(missing)} known" if len(missing) < len(asked) else ""
         )
-        free = self._free()
+        free, adapter = self._free(), self.served(candidate)
         with ThreadPoolExecutor(free.qsize()) as pool:
-            replies = pool.map(lambda item: self._ask(free, partial(self._reply, candidate, item[1])), missing)
+            replies = pool.map(lambda item: self._ask(free, partial(self._reply, adapter, item[1])), missing)
             for done, ((key, _), reply) in enumerate(zip(missing, replies, strict=True), 1):
                 self.known[key] = reply
                 progress.update(label, done, len(missing))
@@ -171,8 +182,9 @@ class Examiner:
         def score(item: tuple[list[Message], str], engine: Engine) -> tuple[float, int]:
             if not isinstance(engine, Scorer):
                 raise Unavailable("the engine gives no log-probabilities of targets, though its caps say so")
-            return engine.logprob(*item, candidate.adapter)
+            return engine.logprob(*item, adapter)
 
+        adapter = self.served(candidate)
         free, found = self._free(), []
         with ThreadPoolExecutor(free.qsize()) as pool:
             pairs = list(zip(asked, targets, strict=True))
@@ -190,14 +202,25 @@ class Examiner:
 
     def asked(self, candidate: Candidate, rows: Sequence[Example]) -> list[list[Message]]:
         """What the candidate is asked for each row: the task's prompt, with the context of its own index."""
-        return self._rendered(rows, self._contexts(candidate, rows))
+        return self._rendered(candidate, rows, self._contexts(candidate, rows))
 
     def _contexts(self, candidate: Candidate, rows: Sequence[Example]) -> list[str | None]:
         index = self._index(candidate)
         return [self._context(index, row) for row in rows]
 
-    def _rendered(self, rows: Sequence[Example], contexts: Sequence[str | None]) -> list[list[Message]]:
-        return [prompts.render(self.task.system, row.messages, each) for row, each in zip(rows, contexts, strict=True)]
+    def _rendered(
+        self, candidate: Candidate, rows: Sequence[Example], contexts: Sequence[str | None]
+    ) -> list[list[Message]]:
+        words = prompts.worded(self._wording(candidate))
+        pairs = zip(rows, contexts, strict=True)
+        return [prompts.render(self.task.system, row.messages, each, words) for row, each in pairs]
+
+    def _wording(self, candidate: Candidate) -> Wording | None:
+        return self.wording or adapters.wording_of(self.platform.lake, candidate.adapter)
+
+    def served(self, candidate: Candidate) -> Ref | None:
+        """The adapter that an engine is asked for; None for words, which stand in the prompt."""
+        return None if self._wording(candidate) is not None else candidate.adapter
 
     def _index(self, candidate: Candidate) -> Index | None:
         if candidate.index is None or self.task.context is None:
@@ -223,17 +246,26 @@ class Examiner:
         finally:
             free.put(seat)
 
-    def _reply(self, candidate: Candidate, messages: Sequence[Message], engine: Engine) -> Reply:
+    def _reply(self, adapter: Ref | None, messages: Sequence[Message], engine: Engine) -> Reply:
         began = time.perf_counter()
-        given = engine.answer(messages, candidate.adapter, self.task.max_tokens, [prompts.STOP])
+        given = engine.answer(messages, adapter, self.task.max_tokens, [prompts.STOP], self._form())
         seconds = round(time.perf_counter() - began, 4)
-        return Reply(prompts.answer_of(given.text), seconds, given.prompt_tokens, given.completion_tokens)
+        text, sure = prompts.answer_of(given.text), None
+        if given.tokens:
+            sure = round(math.exp(math.fsum(token[0][1] for token in given.tokens)), 6)
+        return Reply(text, seconds, given.prompt_tokens, given.completion_tokens, sure)
+
+    def _form(self) -> Form:
+        """How answers are held to the task's classes, as the gateway holds them."""
+        return form_of(self.platform, self.task)
 
 
-def _cost(reply: Reply, price: PriceSettings) -> float | None:
-    if reply.prompt_tokens is None or reply.completion_tokens is None:
-        return None
-    return (reply.prompt_tokens * price.prompt + reply.completion_tokens * price.completion) / 1e6
+def form_of(platform: Platform, task: TaskSettings) -> Form:
+    """The form of a task's answers: free text, or its classes; with probabilities where the engine names classes."""
+    if task.kind == "chat":
+        return Form()
+    heads = platform.engines[platform.settings.engines[task.engine].kind].caps.heads
+    return Form(choices=1 if heads else 0, among=task.classes, several=task.multi_label)
 
 
 def recorded(platform: Platform, name: str, *, measured: bool = False) -> dict[tuple[str, str], Reply]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from noria.evaluation import advice, page, shelf, slices
+from noria.evaluation import advice, page, shelf, sizing, slices
+from noria.evaluation.front import Front
 from noria.evaluation.history import COMPARISON
 from noria.evaluation.measured import Measured
 from noria.evaluation.page import sections
@@ -43,6 +44,9 @@ class Comparison:
     pairs: tuple[Report, ...]
     scores: tuple[tuple[Score, ...], ...]
     measured: Mapping[str, Measured] = field(default_factory=dict)
+    front: Front | None = None
+    notes: tuple[str, ...] = ()
+    """What is to be told of those that could not take part."""
 
 
 def overall(pair: Report) -> dict[str, Interval]:
@@ -76,6 +80,8 @@ def rows(of: Comparison) -> list[dict[str, JsonValue]]:
                     "wh_per_1000": took.wh_per_1000 if took else None,
                     "verdict": verdict(paired, of.margin) if paired else None,
                     "side": side.word, "engine": side.candidate.engine,
+                    "front": of.front is not None and number in of.front.members,
+                    "chosen": of.front is not None and number == of.front.chosen,
                 }
             )  # fmt: skip
     return told
@@ -106,6 +112,9 @@ def told(of: Comparison) -> dict[str, JsonValue]:
     return {
         "rows": list(rows(of)), "task": of.task, "dataset": str(of.dataset), "margin": of.margin,
         "sides": [side.word for side in of.sides], "pairs": list(pairs(of)), "measured": measured,
+        "front": of.front.told([side.ref for side in of.sides]) if of.front else None,
+        "advice": [each.told() for each in sizing.advice(of.sides, of.front, of.measured)] if of.front else [],
+        "notes": list(of.notes),
     }  # fmt: skip
 
 
@@ -118,7 +127,9 @@ def keep(platform: Platform, of: Comparison, began: float) -> Artifact:
     for number, pair in enumerate(of.pairs, 1):
         (folder / f"report-{number}.json").write_text(pair.model_dump_json(indent=1))
     (folder / "report.html").write_text(drawn(of))
-    meta: dict[str, JsonValue] = {"candidates": [side.ref for side in of.sides], "at": now.isoformat()}
+    meta: dict[str, JsonValue] = {
+        "candidates": [side.ref for side in of.sides], "at": now.isoformat(), "dataset": str(of.dataset),
+    }  # fmt: skip
     return shelf.put(platform, COMPARISON, of.task, of.task, folder, meta, began)
 
 
@@ -126,7 +137,7 @@ def drawn(of: Comparison) -> str:
     """The comparison as one HTML page."""
     first = of.sides[0]
     title = f"{of.task}: {', '.join(side.word for side in of.sides[1:])} against {first.word}"
-    parts: list[Html | None] = [_overview(of), _map(of)]
+    parts: list[Html | None] = [_overview(of), _sized(of), _map(of)]
     for side, pair in zip(of.sides[1:], of.pairs, strict=True):
         groups = slices.groups(pair)
         metric = slices.first_metric(pair)
@@ -142,6 +153,36 @@ def drawn(of: Comparison) -> str:
     parts.append(sections.provenance(refs, {}))
     parts.append(sections.again([f"noria compare --task {of.task} {' '.join(side.word for side in of.sides)}"]))
     return page.assembled(title, *parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One side in a picture: what it takes, its score with its bounds, and how it stands to the front."""
+
+    label: str
+    across: float
+    value: float
+    low: float
+    high: float
+    member: bool
+    chosen: bool
+
+
+def points(of: Comparison) -> tuple[list[Point], str, str]:
+    """The sides as points, with what lies across (cost where it is known of all that were measured) and up."""
+    took = [of.measured.get(side.ref) for side in of.sides]
+    costs = [each.cost_per_1000 if each else None for each in took]
+    times = [each.p50_ms if each else None for each in took]
+    by_cost = sum(cost is not None for cost in costs) >= sum(time is not None for time in times) and any(costs)
+    across = "cost of 1,000 answers" if by_cost else "p50 latency, ms"
+    metric = of.front.metric if of.front else of.scores[0][0].metric
+    found = []
+    for place, (side, where) in enumerate(zip(of.sides, costs if by_cost else times, strict=True)):
+        score = next(each for each in of.scores[place] if each.metric == metric)
+        if where is not None:
+            member, chosen = (place in of.front.members, place == of.front.chosen) if of.front else (False, False)
+            found.append(Point(side.word, where, score.value, score.low, score.high, member, chosen))
+    return found, across, metric
 
 
 def _advice(of: Comparison, pair: Report, groups: Sequence[slices.Group]) -> list[advice.Advice]:
@@ -169,13 +210,22 @@ def _overview(of: Comparison) -> Html:
     )  # fmt: skip
 
 
-def _map(of: Comparison) -> Html | None:
-    dots = [
-        Dot(side.word, took.p50_ms, own[0].value)
-        for side, own in zip(of.sides, of.scores, strict=True)
-        if (took := of.measured.get(side.ref)) is not None and took.p50_ms is not None
-    ]
-    if len(dots) < 2:
+def _sized(of: Comparison) -> Html | None:
+    """The front in words."""
+    if of.front is None:
         return None
-    caption = "Quality and latency together: up is better, left is faster."
-    return scatter(dots, "p50 latency, ms", of.scores[0][0].metric, caption)
+    members = [of.sides[place].word for place in of.front.members]
+    told = (
+        f"Not worse than the best by more than {of.front.margin:g} in {of.front.metric} (all of it together with a "
+        f"chance of error of {of.front.risk:g}): {', '.join(members)}."
+    )
+    found = sizing.advice(of.sides, of.front, of.measured)
+    return join(el("h2", "Which is enough"), el("p", told), sections.advices(found) if found else None)
+
+
+def _map(of: Comparison) -> Html | None:
+    found, across, metric = points(of)
+    if len(found) < 2:
+        return None
+    dots = [Dot(each.label, each.across, each.value) for each in found]
+    return scatter(dots, across, metric, "Quality and what it takes together: left takes less.")

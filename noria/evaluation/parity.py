@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from noria import adapters
 from noria.ports import Engine, Progress
-from noria.types import Metrics, Ref
+from noria.types import Form, Message, Metrics, Ref
 
 CHANGED_BY = 0.01
 """Nats by which a log-probability must move to count as changed; repeated base answers differ by less."""
@@ -17,9 +20,14 @@ def check(engine: Engine, adapter: Ref, folder: Path, progress: Progress) -> Met
 
     Greedy texts diverge after a while even where all is well, so single next tokens are compared, after prefixes
     that are the same for both. Returns `parity` (share of equal next tokens) and `changed` (share of the first
-    probes on which the engine answers otherwise without the adapter).
+    probes on which the engine answers otherwise without the adapter); nothing where the trainer has noted none.
     """
-    probes = json.loads((folder / "probes.json").read_text())
+    file = folder / "probes.json"
+    if not file.is_file():
+        return {}
+    probes = json.loads(file.read_text())
+    if adapters.kind_of(folder) == "head":
+        return _classes(engine, adapter, probes, progress)
     tuned = []
     for done, probe in enumerate(probes, 1):
         tuned.append(engine.next_token(probe["prefix"], adapter))
@@ -32,3 +40,21 @@ def check(engine: Engine, adapter: Ref, folder: Path, progress: Progress) -> Met
         for before, after in zip(plain, tuned, strict=False)
     )
     return {"parity": round(equal / max(1, len(probes)), 4), "changed": round(changed / max(1, len(plain)), 4)}
+
+
+def _classes(engine: Engine, adapter: Ref, probes: Sequence[Mapping[str, Any]], progress: Progress) -> Metrics:
+    """As `check` for a head: its classes of whole texts, with their log-probabilities."""
+
+    def said(text: str, by: Ref | None) -> tuple[str, float]:
+        given = engine.answer([Message(role="user", content=text)], by, 64, (), Form(choices=1))
+        return given.text, given.tokens[0][0][1] if given.tokens else 0.0
+
+    equal = changed = 0
+    for done, probe in enumerate(probes, 1):
+        answer, logprob = said(probe["text"], adapter)
+        equal += answer == probe["answer"] and abs(logprob - probe["logprob"]) <= CHANGED_BY
+        before, earlier = said(probe["text"], None)
+        changed += before != answer or abs(earlier - logprob) > CHANGED_BY
+        progress.update("checking the served head", done, len(probes))
+    count = max(1, len(probes))
+    return {"parity": round(equal / count, 4), "changed": round(changed / count, 4)}

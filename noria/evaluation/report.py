@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from noria import prompts
+from noria import adapters, prompts
 from noria.errors import Invalid
 from noria.evaluation import metrics, page, parity, sheet, slices
 from noria.evaluation.answers import Examiner, keep, recorded, sealed_rows
@@ -41,9 +41,9 @@ def _lacking(look: Look, metric: metrics.Metric) -> tuple[str, str] | None:
             f"log-probabilities of targets, which engine '{look.task.engine}' of kind '{engine.kind}' does not give",
             f"use an engine that does, such as kind = \"vllm\", or leave '{metric.name}' out",
         )
-    if "confidence" in metric.reads:
+    if "confidence" in metric.reads and not look.platform.engines[engine.kind].caps.heads:
         return "a confidence with each answer, which chat engines do not give", f"leave '{metric.name}' out"
-    if "cost" in metric.reads and not (engine.price.prompt or engine.price.completion):
+    if "cost" in metric.reads and not engine.price.known:
         return (
             f"prices, and engine '{look.task.engine}' has none",
             f"price = {{ prompt = 0.1, completion = 0.4 }} in [engines.{look.task.engine}]",
@@ -90,7 +90,7 @@ def candidate(look: Look | Work, adapter: Ref | None) -> Candidate:
         adapter=adapter,
         engine=look.task.engine,
         quantization=quantization,
-        prompt=prompts.definition(look.task.system),
+        prompt=prompts.definition(look.task.system, adapters.wording_of(look.platform.lake, adapter)),
         index=look.inputs["dataset"].ref if look.task.context else None,
     )
 
@@ -100,15 +100,17 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     new = candidate(work, work.inputs["adapter"].ref)
     old = Candidate.model_validate(work.observed)
     rows = sealed_rows(work.folder("dataset"))
-    adapters = [each.adapter for each in (new, old) if each.adapter is not None]
+    named = [each.adapter for each in (new, old) if each.adapter is not None]
     log = work.platform.settings.state / "logs" / "evaluation.log"
     wanted = [metrics.find(name) for name in work.task.measured]
     reads = {field for metric in wanted for field in metric.reads}
     _check_targets(rows, wanted)
-    measured = not reads.isdisjoint(("seconds", "cost", "prompt_tokens", "completion_tokens"))
+    measured = not reads.isdisjoint(("seconds", "cost", "prompt_tokens", "completion_tokens", "confidence"))
     known = recorded(work.platform, work.name, measured=measured)
-    with Examiner(work.platform, work.task, adapters, log, known) as examiner:
-        checks = parity.check(examiner.engine(), work.inputs["adapter"].ref, work.folder("adapter"), work.progress)
+    with Examiner(work.platform, work.task, named, log, known) as examiner:
+        checks = {"trained": 0.0}
+        if examiner.served(new) is not None:
+            checks = parity.check(examiner.engine(), work.inputs["adapter"].ref, work.folder("adapter"), work.progress)
         ask = partial(examiner.answered, rows=rows, progress=work.progress, likelihood="logprob" in reads)
         before, after = ask(old, label="champion answers"), ask(new, label="candidate answers")
     report = Report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from noria import replays
 from noria.evaluation import advice, history, page, slices
 from noria.evaluation.measured import Measured, served
 from noria.ports import Platform
@@ -32,6 +33,7 @@ def of_entry(platform: Platform, entry: history.Entry) -> page.Sheet:
     made = platform.runs.artifact(entry.ref)
     refs = [(ref.kind, str(ref)) for ref in (made.parents if made else ()) if ref.kind == "dataset"]
     refs += [("report", str(entry.ref)), ("cycle", entry.cycle)]
+    refs += [("made again", told) for told in [replays.told(platform, report.candidate.adapter)] if told]
     return page.Sheet(
         report,
         groups,

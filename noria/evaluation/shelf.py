@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from noria.ports import Platform
-from noria.types import Artifact, Ref, Run, digest_of
+from noria.types import Artifact, Ref, Run, shelf_key
 
 
 def put(
@@ -22,7 +22,7 @@ def put(
     Each has the one before it as its first parent, so that `kept` can walk back. `began` is what `time.monotonic`
     said when the work began. The folder's content must not equal an earlier one's: put the time into it.
     """
-    key = _key(kind, name, task)
+    key = shelf_key(kind, name, task)
     locks = platform.settings.state / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     ref = platform.lake.commit(folder, kind, name)
@@ -54,7 +54,7 @@ def keep(
 
 def kept(platform: Platform, kind: str, name: str, task: str) -> Iterator[Artifact]:
     """All that were put, newest first; those that were removed from the lake are passed over."""
-    found = platform.runs.find(_key(kind, name, task))
+    found = platform.runs.find(shelf_key(kind, name, task))
     while found is not None:
         if platform.lake.has(found.ref):
             yield found
@@ -67,7 +67,3 @@ def _record(platform: Platform, made: Artifact, task: str, at: datetime, seconds
         peak_mb=0.0, at=at,
     )  # fmt: skip
     platform.runs.record(run, made)
-
-
-def _key(kind: str, name: str, task: str) -> str:
-    return digest_of({"shelf": kind, "name": name, "task": task})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from noria import prompts
+from noria import adapters, prompts
 from noria.errors import Invalid, NotFound
 from noria.evaluation import history
 from noria.ports import Platform
@@ -42,7 +42,7 @@ def sides_of(
     """
     if len(words) < 2:
         raise Invalid("a comparison takes two sides at the least", "noria compare champion engine:NAME")
-    sides = [_side(platform, name, word, candidates, dataset) for word in words]
+    sides = [side_of(platform, name, word, candidates, dataset) for word in words]
     for number, side in enumerate(sides):
         for other in sides[:number]:
             if other.ref == side.ref:
@@ -57,22 +57,24 @@ def barred(platform: Platform, task: TaskSettings, candidate: Candidate) -> str 
     engine = platform.settings.engines[candidate.engine]
     if platform.engines[engine.kind].base(engine)[0] != candidate.base:
         return f"its engine '{candidate.engine}' has another base model now"
-    if candidate.prompt != prompts.definition(task.system):
-        return "the task's prompt is another now"
     needed = [ref for ref in (candidate.adapter, candidate.index) if ref is not None]
-    gone = [ref for ref in needed if not platform.lake.has(ref)]
-    return f"'{gone[0]}' is not in the lake any more" if gone else None
+    if gone := [ref for ref in needed if not platform.lake.has(ref)]:
+        return f"'{gone[0]}' is not in the lake any more"
+    if candidate.prompt != prompts.definition(task.system, adapters.wording_of(platform.lake, candidate.adapter)):
+        return "the task's prompt is another now"
+    return None
 
 
-def _side(platform: Platform, name: str, word: str, candidates: Mapping[str, Candidate], dataset: Ref) -> Side:
+def side_of(platform: Platform, name: str, word: str, candidates: Mapping[str, Candidate], dataset: Ref) -> Side:
+    """What one word names; as `sides_of`."""
     task, engines = platform.settings.tasks[name], platform.settings.engines
     if word == "champion":
         live = platform.deployments.current(name)
         champion = live.champion if live else None
-        return _told(platform, word, champion or _plain(platform, name, task.engine, dataset))
+        return _told(platform, word, champion or plain(platform, name, task.engine, dataset))
     engine = task.engine if word == "base" else word.removeprefix("engine:")
     if engine in engines:
-        return _told(platform, word, _plain(platform, name, engine, dataset))
+        return _told(platform, word, plain(platform, name, engine, dataset))
     if ":" not in word or word.startswith("engine:"):
         names = ["champion", "base", *(f"engine:{each}" for each in engines)]
         raise NotFound(f"there is nothing called '{word}' to compare", known(word, names), where="noria.toml")
@@ -87,7 +89,7 @@ def _side(platform: Platform, name: str, word: str, candidates: Mapping[str, Can
     return _told(platform, word, candidates[word])
 
 
-def _plain(platform: Platform, name: str, engine: str, dataset: Ref) -> Candidate:
+def plain(platform: Platform, name: str, engine: str, dataset: Ref) -> Candidate:
     """An engine's base model with the task's present prompt and context, without an adapter."""
     task, settings = platform.settings.tasks[name], platform.settings.engines[engine]
     base, quantization = platform.engines[settings.kind].base(settings)
@@ -97,8 +99,22 @@ def _plain(platform: Platform, name: str, engine: str, dataset: Ref) -> Candidat
     )  # fmt: skip
 
 
-def _told(platform: Platform, word: str, candidate: Candidate) -> Side:
+def kind_of(platform: Platform, candidate: Candidate) -> str:
+    """The kind of the recipe that made a candidate, else `base`, or `attached` for a server of somebody's."""
     settings = platform.settings.engines.get(candidate.engine)
-    if candidate.adapter is not None:
-        return Side(word, candidate, platform.settings.tasks[candidate.task].recipe.kind)
-    return Side(word, candidate, "attached" if settings is not None and settings.url is not None else "base")
+    if candidate.adapter is None:
+        return "attached" if settings is not None and settings.url is not None else "base"
+    made = platform.runs.artifact(candidate.adapter)
+    noted = made.meta.get("recipe") if made is not None else None
+    if isinstance(noted, dict):
+        return str(noted["kind"])
+    recipe = platform.settings.tasks[candidate.task].recipe
+    if not platform.lake.has(candidate.adapter):
+        return recipe.kind
+    # What was made before recipes left their name.
+    held = adapters.kind_of(platform.lake.path(candidate.adapter))
+    return {"lora": "lora", "model": "full", "head": "encoder"}.get(held, recipe.kind)
+
+
+def _told(platform: Platform, word: str, candidate: Candidate) -> Side:
+    return Side(word, candidate, kind_of(platform, candidate))

@@ -203,7 +203,7 @@ class Chat(Api):
             if arm.index is not None and task.context is not None and last.get("role") == "user":
                 question = _text(last)
                 context = prompts.nearest(arm.index.search, question, task.context.k, task.context_chars)
-            body["messages"] = prompts.dress(task.system, ask.messages, context)
+            body["messages"] = prompts.dress(task.system, ask.messages, context, arm.wording)
             body["stop"] = [*ask.stop, prompts.STOP]
             if body.get("temperature") is None:
                 body["temperature"] = 0.0
@@ -257,11 +257,38 @@ class Completions(Api):
         return Prepared(orjson.dumps(body))
 
 
+class Classify(Api):
+    """Classes of texts. A single text is recorded as a question, and its class as the answer."""
+
+    told = ("input",)
+
+    def __init__(self) -> None:
+        super().__init__("classify", "/classify", ("input",), kept=True)
+
+    def parse(self, body: Mapping[str, Any], rules: GatewaySettings, size: int) -> Ask:
+        """As `Api.parse`."""
+        ask = super().parse(body, rules, size)
+        texts = self.texts(ask)
+        if len(texts) == 1:
+            ask.messages = [{"role": "user", "content": texts[0]}]
+        return ask
+
+    def relay(self, body: bytes, ask: Ask, turn: Turn) -> bytes:
+        """As `Api.relay`; notes the class of a single text and its log-probability."""
+        relayed = super().relay(body, ask, turn)
+        whole = turn.heard.whole
+        rows = whole.get("data") if isinstance(whole, dict) else None
+        if ask.messages and isinstance(rows, list) and len(rows) == 1 and isinstance(rows[0], dict):
+            turn.heard.text(0, str(rows[0].get("label") or ""))
+            turn.heard.logprobs({"content": [rows[0]]})
+        return relayed
+
+
 CHAT: Final = Chat()
 COMPLETIONS: Final = Completions()
 EMBEDDINGS: Final = Api("embeddings", "/embeddings", ("input",))
 RERANK: Final = Api("rerank", "/rerank", ("query", "documents"), kept=True)
-CLASSIFY: Final = Api("classify", "/classify", ("input",), kept=True)
+CLASSIFY: Final = Classify()
 
 
 def flag(body: Mapping[str, Any], name: str) -> bool:

@@ -127,6 +127,7 @@ class Exchange:
         turn.stream = ask.stream
         if api.told:
             turn.messages = ask.messages or turn.messages
+        if api.told and turn.messages:
             turn.request = {name: value for name, value in found.items() if name not in api.told}
         if ask.choices != 1:
             turn.heard = Heard(ask.choices)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from noria.gateway.client import Target, target
 from noria.ports import Index
+from noria.prompts import Worded
 from noria.settings import Action, Detector, RecordSettings, TaskSettings
 from noria.types import Arm, Endpoint, Route
 
@@ -105,13 +106,14 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class LiveArm:
-    """An arm ready for use: its replicas, and its open index where the task has context."""
+    """An arm ready for use: its replicas, its open index where the task has context, its wording as turns."""
 
     arm: Arm
     replicas: tuple[Replica, ...]
     index: Index | None
     name: bytes
     """What the header x-noria-served-by says."""
+    wording: Worded | None = None
 
     def cost(self, prompt: int, completion: int) -> float:
         """What so many tokens cost."""

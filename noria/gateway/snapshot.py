@@ -13,6 +13,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from noria import prompts
 from noria.errors import Invalid, NoriaError, NotFound
 from noria.gateway.light import Lights
 from noria.gateway.limits import Subject
@@ -162,7 +163,8 @@ class SnapshotFile:
 
     def _arm(self, arm: Arm) -> LiveArm:
         index = None if arm.index is None else self._indexes[arm.index]
-        return LiveArm(arm, self.replicas.of(arm), index, arm.served_by.encode("ascii", "replace"))
+        name = arm.served_by.encode("ascii", "replace")
+        return LiveArm(arm, self.replicas.of(arm), index, name, prompts.worded(arm.wording))
 
     def _open(self, folder: str) -> Index:
         try:

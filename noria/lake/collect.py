@@ -15,19 +15,12 @@ from noria.lake.crawl import crawl
 from noria.lake.kept import alone
 from noria.lake.parquet import DOCUMENTS, QUARANTINE, Rows, write_traffic
 from noria.lake.read import Found, Place, check, find, read
-from noria.settings import Settings, SourceSettings, TaskSettings
 from noria.stage import Look, Work
-
-
-def sources_of(task: TaskSettings, settings: Settings) -> list[SourceSettings]:
-    """The sources of a task, that of its context included, each once and in the order of their names."""
-    names = {*task.sources, *((task.context.source,) if task.context else ())}
-    return [settings.source(name) for name in sorted(names)]
 
 
 def params(look: Look) -> JsonValue:
     """What changes what is read: the task, whose traffic it is, and all of every source that says how it is read."""
-    used = sources_of(look.task, look.platform.settings)
+    used = [look.platform.settings.source(name) for name in look.task.source_names]
     left_out = {"slice", "limit"}
     return {
         "task": look.name,
@@ -42,7 +35,7 @@ def observes(look: Look) -> JsonValue:
     traffic.ship()
     settings = look.platform.settings
     seen: list[list[str]] = []
-    for source in sources_of(look.task, settings):
+    for source in map(settings.source, look.task.source_names):
         place = Place(source, settings)
         with alone(place.folder):
             if source.kind == "html" and source.url:
@@ -64,7 +57,7 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     counts: dict[str, JsonValue] = {}
     seen: list[list[str]] = []
     with closing(Reader()) as reader:
-        for source in sources_of(work.task, settings):
+        for source in map(settings.source, work.task.source_names):
             place = Place(source, settings)
             with alone(place.folder):
                 found = find(place)

@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
+from noria.adapters import FORGOTTEN
 from noria.ports import Platform
 from noria.types import Artifact, Deployment, Ref, Run, digest_of
 
-MARK = "forgotten.json"
 EVERY = 100_000
 """Cycles that are looked through."""
 RELEASES = 10_000
@@ -88,20 +88,27 @@ def trace(platform: Platform, whose: Whose, more: Iterable[Ref] = ()) -> Traces:
 
 
 def remove(platform: Platform, traces: Traces, whose: Whose, at: datetime) -> None:
-    """Take the rows out of what holds them; adapters are marked. Asking again changes nothing more."""
-    for ref, found in traces.rows.items():
+    """Take the rows out of what holds them; adapters are marked. Asking again changes nothing more.
+
+    What was made last goes first: what is found by something else goes before that, so that after a kill at any
+    point `trace` finds the rest.
+    """
+    for ref in traces.adapters:
+        if platform.lake.has(ref):
+            _mark(platform.lake.path(ref), at, _out_of_wording(platform.lake.path(ref), traces.examples))
+    newest = sorted(traces.rows.items(), key=lambda each: _KINDS.index(each[0].kind), reverse=True)
+    for ref, found in newest:
         folder = platform.lake.path(ref)
         if ref.kind == "comparison":
             shutil.rmtree(folder)
             continue
-        for file in sorted(folder.glob("*.parquet")):
-            _rewrite(file, whose, traces.examples)
+        _mark(folder, at, found)
         if ref.kind == "report":
             _out_of_report(folder, traces.examples)
-        _mark(folder, at, found)
-    for ref in traces.adapters:
-        if platform.lake.has(ref):
-            _mark(platform.lake.path(ref), at, 0)
+        # Tables that know rows by ids alone are found by those that name conversations.
+        tables = sorted(folder.glob("*.parquet"))
+        for file in sorted(tables, key=lambda each: "conversation" in pq.read_schema(each).names):
+            _rewrite(file, whose, traces.examples)
 
 
 def record(platform: Platform, told: dict[str, Any], at: datetime) -> Ref:
@@ -206,18 +213,34 @@ def _out_of_report(folder: Path, examples: Collection[str]) -> None:
     file = folder / "report.json"
     told = json.loads(file.read_text(encoding="utf-8"))
     told["rows"] = [row for row in told["rows"] if row["id"] not in examples]
+    # The report itself comes last: by its rows it is found.
+    (folder / "answers.jsonl").write_text("")
+    (folder / "report.html").unlink(missing_ok=True)
     fresh = folder / ".report.json.new"
     fresh.write_text(json.dumps(told, ensure_ascii=False, indent=1))
     _synced(fresh, file)
-    (folder / "answers.jsonl").write_text("")
-    (folder / "report.html").unlink(missing_ok=True)
+
+
+def _out_of_wording(folder: Path, examples: Collection[str]) -> int:
+    """Rows out of a prompt, which is no longer the one that was measured: the base answers until the next cycle."""
+    file = folder / "wording.json"
+    if not file.is_file():
+        return 0
+    told = json.loads(file.read_text(encoding="utf-8"))
+    kept = [shot for shot in told["shots"] if shot["id"] not in examples]
+    out = len(told["shots"]) - len(kept)
+    if out:
+        fresh = folder / ".wording.json.new"
+        fresh.write_text(json.dumps({**told, "shots": kept}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        _synced(fresh, file)
+    return out
 
 
 def _mark(folder: Path, at: datetime, rows: int) -> None:
     """Say that rows were taken out, or that what was learned from them is in here; earlier marks stay."""
-    file = folder / MARK
+    file = folder / FORGOTTEN
     before = json.loads(file.read_text()) if file.is_file() else []
-    fresh = folder / f".{MARK}.new"
+    fresh = folder / f".{FORGOTTEN}.new"
     fresh.write_text(json.dumps([*before, {"at": at.isoformat(), "rows": rows}]) + "\n")
     _synced(fresh, file)
 

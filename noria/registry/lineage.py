@@ -9,9 +9,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from noria import adapters
 from noria.errors import NotFound
 from noria.ports import Platform
-from noria.types import Artifact, Candidate, Deployment, Interaction, Ref
+from noria.registry import candidates
+from noria.types import Artifact, Candidate, Deployment, Interaction, Ref, Wording
 
 HISTORY = 10_000
 """Releases of a task that are searched for a candidate."""
@@ -26,8 +28,9 @@ def explain(platform: Platform, identity: str, limit: int = 5) -> dict[str, Any]
         limit: how many training rows to show; those that share most words with the question come first.
 
     Returns:
-        answer, served_by, decision, report, adapter, dataset, rows and sources, ready for JSON; what does not exist
-        (the base has no adapter) is None or empty.
+        answer, served_by, model, decision, report, adapter, dataset, rows, sources and wording, ready for JSON; what
+        does not exist (the base has no adapter) is None or empty. Where words stand in the prompt, `rows` are all those
+        among them, in their order, and `wording` has the system prompt.
 
     Raises:
         NotFound: no such interaction.
@@ -39,7 +42,8 @@ def explain(platform: Platform, identity: str, limit: int = 5) -> dict[str, Any]
     adapter = champion.adapter if champion else None
     chain = {artifact.ref.kind: artifact for artifact in ancestors(platform, adapter)} if adapter else {}
     dataset = chain["dataset"].ref if "dataset" in chain else None
-    rows = _rows(platform, chain, told, limit)
+    wording = adapters.wording_of(platform.lake, adapter) if adapter and platform.lake.has(adapter) else None
+    rows = _shown(platform, chain, wording) if wording else _rows(platform, chain, told, limit)
     return {
         "answer": {
             "id": told.id,
@@ -51,13 +55,25 @@ def explain(platform: Platform, identity: str, limit: int = 5) -> dict[str, Any]
             "arm": told.arm,
         },
         "served_by": told.served_by,
+        "model": _model(platform, told.served_by, chain),
         "decision": release.decision.model_dump(mode="json") if release else None,
         "report": _report(platform, release),
         "adapter": str(adapter) if adapter else None,
         "dataset": str(dataset) if dataset else None,
         "rows": [{name: row[name] for name in ("id", "origin", "text")} for row in rows],
         "sources": _sources(platform, chain, rows),
+        "wording": {"system": wording.system, "shots": len(wording.shots)} if wording else None,
     }
+
+
+def _model(platform: Platform, served_by: str, chain: dict[str, Artifact]) -> dict[str, Any] | None:
+    """The model version of what answered, its card, and whether its training could be repeated."""
+    card = candidates.carded(platform, served_by)
+    if card is None:
+        return None
+    replay = chain["adapter"].meta.get("replay") if "adapter" in chain else None
+    version = candidates.version_of(card)
+    return {"name": card.ref.name, "version": version, "card": str(card.ref), "replay": replay}
 
 
 def ancestors(platform: Platform, ref: Ref) -> Iterator[Artifact]:
@@ -80,7 +96,7 @@ def _release(platform: Platform, told: Interaction) -> tuple[Deployment | None, 
     """
     found: tuple[Deployment | None, Candidate | None] = None, None
     releases = platform.deployments.history(told.task, HISTORY)
-    for release, before in zip(releases, [*releases[1:], None], strict=True):
+    for release, before in zip(releases, [*releases[1:], None], strict=False):
         for mine, former in (
             (release.champion, before.champion if before else None),
             (release.challenger, before.challenger if before else None),
@@ -117,6 +133,19 @@ def _rows(platform: Platform, chain: dict[str, Artifact], told: Interaction, lim
             found.append((near, row | {"text": f"{question} -> {row['target']}"}))
     found.sort(key=lambda item: (-item[0], item[1]["id"]))
     return [row for _, row in found[:limit]]
+
+
+def _shown(platform: Platform, chain: dict[str, Artifact], wording: Wording) -> list[dict[str, Any]]:
+    """The rows that stand in the prompt."""
+    if "dataset" not in chain:
+        return []
+    table = pq.read_table(platform.lake.path(chain["dataset"].ref) / "train.parquet").to_pylist()
+    rows = {row["id"]: row for row in table}
+    return [
+        rows[shot.id] | {"text": f"{shot.messages[-1].content} -> {shot.target}"}
+        for shot in wording.shots
+        if shot.id in rows
+    ]
 
 
 def _sources(platform: Platform, chain: dict[str, Artifact], rows: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -20,15 +20,19 @@ from noria.settings.poisoning import PoisoningSettings
 from noria.settings.recipe import (
     PROJECTIONS,
     DpoRecipe,
+    EncoderRecipe,
     FewShotRecipe,
     FullRecipe,
     LoraRecipe,
     LowRankRecipe,
+    PromptRecipe,
     QloraRecipe,
     Recipe,
     RecipeSettings,
     WeightRecipe,
+    WordingRecipe,
 )
+from noria.settings.registry import RegistrySettings
 from noria.settings.scrub import PersonalKind, ScrubAction, ScrubSettings
 from noria.settings.source import ColumnType, CrawlSettings, FileLimits, Kind, SourceSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
@@ -64,6 +68,7 @@ __all__ = [
     "CrawlSettings",
     "Detector",
     "DpoRecipe",
+    "EncoderRecipe",
     "EngineSettings",
     "FeedbackSettings",
     "FewShotRecipe",
@@ -89,11 +94,13 @@ __all__ = [
     "PoisoningSettings",
     "PriceSettings",
     "ProjectSettings",
+    "PromptRecipe",
     "QloraRecipe",
     "RangeSettings",
     "Recipe",
     "RecipeSettings",
     "RecordSettings",
+    "RegistrySettings",
     "ReleaseSettings",
     "RuntimeSettings",
     "ScrubAction",
@@ -109,6 +116,7 @@ __all__ = [
     "ThresholdSettings",
     "TuneSettings",
     "WeightRecipe",
+    "WordingRecipe",
     "child_environment",
     "engine_key",
     "environment",

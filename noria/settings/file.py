@@ -19,6 +19,7 @@ from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
 from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
 from noria.settings.poisoning import PoisoningSettings
+from noria.settings.registry import RegistrySettings
 from noria.settings.scrub import ScrubSettings
 from noria.settings.source import CrawlSettings, FileLimits, SourceSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
@@ -41,6 +42,7 @@ class Settings(Table):
     project: ProjectSettings
     runtime: RuntimeSettings = RuntimeSettings()
     gateway: GatewaySettings = GatewaySettings()
+    registry: RegistrySettings = RegistrySettings()
     engines: dict[Name, EngineSettings]
     sources: tuple[SourceSettings, ...] = ()
     tasks: dict[Name, TaskSettings] = Field(default_factory=dict)
@@ -195,6 +197,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "feedback": FeedbackSettings,
     "synthetic": SyntheticSettings,
     "poisoning": PoisoningSettings,
+    "registry": RegistrySettings,
     "tune": TuneSettings,
     "range": RangeSettings,
 }

@@ -115,12 +115,55 @@ class DpoRecipe(LowRankRecipe):
     """How dear it is to leave the reference: the coefficient of the divergence from it."""
 
 
-class FewShotRecipe(RecipeSettings):
-    """kind = "few-shot": the best examples stand in the prompt; no weights change."""
+class EncoderRecipe(RecipeSettings):
+    """kind = "encoder": a head on an encoder's vectors names the class; seconds on a processor."""
+
+    kind: Literal["encoder"] = "encoder"
+    l2: float | None = Field(default=None, gt=0.0, le=100.0)
+    """Weight of the penalty on the head's weights; chosen by cross-validation without it."""
+    balance: bool = True
+    """Whether rare classes count as much as frequent ones."""
+    layers: int = Field(default=0, ge=0)
+    """Upper layers of the encoder that are tuned with the head; 0 leaves it as it is."""
+    epochs: int = Field(default=20, ge=1, le=1000)
+    """Most passes over the rows where layers are tuned."""
+    batch: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0.0, lt=1.0)
+    validation: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of the conversations that say when tuning has to stop and how sure the head may be."""
+    patience: int = Field(default=3, ge=1)
+    """Passes without a better validation after which tuning stops."""
+
+
+class WordingRecipe(RecipeSettings):
+    """What the recipes have that look for words and change no weights."""
+
+    max_length: int = Field(default=1024, ge=32)
+    """Tokens of the whole prompt with its answer, for all but the longest twentieth of the rows."""
+    trials: int = Field(default=8, ge=1, le=256)
+    """Most wordings that are tried."""
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
+    """Share of the training rows that they are tried on; the sealed rows stay sealed."""
+    rows: int = Field(default=48, ge=4, le=10_000)
+    """Most rows that they are tried on."""
+
+
+class FewShotRecipe(WordingRecipe):
+    """kind = "few-shot": the best examples stand in the prompt (Brown et al. 2020); no weights change."""
 
     kind: Literal["few-shot"] = "few-shot"
     shots: int = Field(default=4, ge=1, le=32)
     """Most examples in the prompt."""
+
+
+class PromptRecipe(WordingRecipe):
+    """kind = "prompt": the best system prompt of several; no weights change."""
+
+    kind: Literal["prompt"] = "prompt"
+    systems: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """System prompts to try."""
+    proposals: int = Field(default=0, ge=0, le=64)
+    """System prompts that the task's engine is asked for, given training rows (Zhou et al. 2022)."""
 
 
 TABLES: dict[str, type[RecipeSettings]] = {
@@ -128,7 +171,9 @@ TABLES: dict[str, type[RecipeSettings]] = {
     "qlora": QloraRecipe,
     "full": FullRecipe,
     "dpo": DpoRecipe,
+    "encoder": EncoderRecipe,
     "few-shot": FewShotRecipe,
+    "prompt": PromptRecipe,
 }
 """By kind."""
 
@@ -143,6 +188,8 @@ Recipe = Annotated[
     | Annotated[QloraRecipe, Tag("qlora")]
     | Annotated[FullRecipe, Tag("full")]
     | Annotated[DpoRecipe, Tag("dpo")]
-    | Annotated[FewShotRecipe, Tag("few-shot")],
+    | Annotated[EncoderRecipe, Tag("encoder")]
+    | Annotated[FewShotRecipe, Tag("few-shot")]
+    | Annotated[PromptRecipe, Tag("prompt")],
     Discriminator(_kind),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,8 @@ from noria.settings.tune import TuneSettings
 
 Detector = Literal["personal", "secrets", "injection", "unsafe"]
 Action = Literal["flag", "redact", "refuse"]
+ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s;]([^;\n]*[^\s;])?$")]
+"""A class, without a semicolon and without space at its ends."""
 
 
 class ContextSettings(Table):
@@ -131,7 +133,12 @@ class RecordSettings(Table):
 class TaskSettings(Table):
     """[tasks.NAME]: what a deployed model is for; its name is the `model` that clients ask for."""
 
-    kind: Literal["chat"] = "chat"
+    kind: Literal["chat", "classify"] = "chat"
+    """What it answers with: a text of its own, or one of its classes."""
+    classes: tuple[ClassName, ...] = ()
+    """Of a task of kind classify; without them those that its sources name. Engines that write are held to them."""
+    multi_label: bool = False
+    """Whether a target may list several classes, with semicolons between them."""
     sources: tuple[Name, ...]
     faulty: Share = 1.0
     """Share of broken rows, or of broken files, of a source above which the cycle stops."""
@@ -171,11 +178,41 @@ class TaskSettings(Table):
     synthetic: SyntheticSettings | None = None
     poisoning: PoisoningSettings = PoisoningSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_classes(cls, table: Any) -> Any:
+        """A task of kind classify is measured by its classes where nothing else is said."""
+        if not isinstance(table, dict) or table.get("kind") != "classify":
+            return table
+        several = table.get("multi_label") is True
+        gate = table.get("gate", {})
+        found = {"metrics": ("accuracy", "hamming_loss" if several else "f1_macro"), **table}
+        return {**found, "gate": {"metric": "accuracy", **gate}} if isinstance(gate, dict) else found
+
     @property
     def measured(self) -> tuple[str, ...]:
         """Metrics that its reports have: what the gate asks for first, each once."""
         cost = (self.gate.cost,) if self.gate.goal == "cheaper" else ()
         return tuple(dict.fromkeys((self.gate.metric, *cost, *self.gate.guards, *self.metrics)))
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Its sources and that of its context, each once and in the order of their names."""
+        return tuple(sorted({*self.sources, *((self.context.source,) if self.context else ())}))
+
+    @model_validator(mode="after")
+    def _classes(self) -> Self:
+        if self.kind != "classify":
+            told = [name for name in ("classes", "multi_label") if name in self.model_fields_set]
+            if told or self.recipe.kind == "encoder":
+                raise ValueError(f'{told[0] if told else "recipe encoder"} is for tasks of kind = "classify"')
+            return self
+        bare = [" ".join(name.casefold().split()) for name in self.classes]
+        if len(self.classes) == 1 or len(set(bare)) < len(bare):
+            raise ValueError("a task of kind classify has at least two classes, each once")
+        if self.recipe.kind == "encoder" and self.context is not None:
+            raise ValueError("an encoder reads the text alone: recipe encoder and context exclude each other")
+        return self
 
     @model_validator(mode="after")
     def _shared_out(self) -> Self:

@@ -20,6 +20,8 @@ from noria.traffic.segments import SUFFIX
 from noria.traffic.ship import FOLDER, NOTHING, PARQUET, TORN, locked, parsed, place, ship
 from noria.types import Feedback, Interaction
 
+Kinds = tuple[type[Interaction] | type[Feedback], ...]
+
 
 @dataclass(slots=True)
 class Person:
@@ -33,6 +35,8 @@ class Person:
     judged: set[str] = field(default_factory=set)
     """Ids of interactions of others of which this person said something."""
     judged_conversations: set[str] = field(default_factory=set)
+    said_by_others: bool = False
+    """Whether others said something of what is this person's."""
 
     def record(self, text: str) -> Interaction | Feedback | None:
         """A line of the log if it is this person's, or says something of what is."""
@@ -51,6 +55,7 @@ class Person:
         """Count a record that is this person's."""
         if isinstance(record, Feedback):
             self.feedback.add(record.id)
+            self.said_by_others |= record.user != self.user
             if record.interaction not in self.interactions:
                 self.judged.add(record.interaction)
         else:
@@ -79,13 +84,15 @@ def find(segments: Path, lake: Path, user: str) -> Person:
 def forget(segments: Path, lake: Path, person: Person) -> None:
     """Remove what `find` has found, and what has come of this user since.
 
-    A kill in between leaves some of it: run it again. A cycle must not run meanwhile.
+    A kill in between leaves some of it: run it again. What others said of an answer is found by that answer, so it
+    goes first. A cycle must not run meanwhile.
     """
     with locked(lake / FOLDER / ".lock"):
-        for file in sorted((lake / FOLDER).glob(f"[!.]*{PARQUET}")):
-            _out_of_parquet(file, person)
-        for file in sorted(segments.glob(f"*{SUFFIX}")):
-            _out_of_segment(file, person)
+        for kinds in ((Feedback,), (Feedback, Interaction)) if person.said_by_others else ((Feedback, Interaction),):
+            for file in sorted((lake / FOLDER).glob(f"[!.]*{PARQUET}")):
+                _out_of_parquet(file, person, kinds)
+            for file in sorted(segments.glob(f"*{SUFFIX}")):
+                _out_of_segment(file, person, kinds)
         for file in (lake / FOLDER / TORN).glob("[!.]*.bin"):
             if person.user.encode() in file.read_bytes():
                 file.unlink()
@@ -98,9 +105,9 @@ def _records(segments: Path, folder: Path) -> Iterator[str]:
         yield from (line.decode(errors="replace") for line in file.read_bytes().splitlines())
 
 
-def _out_of_parquet(file: Path, person: Person) -> None:
+def _out_of_parquet(file: Path, person: Person, kinds: Kinds) -> None:
     table = pq.read_table(file)
-    mine = [person.record(text) is not None for text in table["record"].to_pylist()]
+    mine = [isinstance(person.record(text), kinds) for text in table["record"].to_pylist()]
     if not any(mine):
         return
     segment, start, end = file.stem.rsplit("-", 2)
@@ -117,13 +124,13 @@ def _out_of_parquet(file: Path, person: Person) -> None:
         file.unlink()
 
 
-def _out_of_segment(file: Path, person: Person) -> None:
+def _out_of_segment(file: Path, person: Person, kinds: Kinds) -> None:
     """Blank this person's whole lines; the last line may still be on its way and is left."""
     fd = os.open(file, os.O_RDWR)
     try:
         at = 0
         for line in file.read_bytes().splitlines(keepends=True):
-            if line.endswith(b"\n") and person.record(line.decode(errors="replace")) is not None:
+            if line.endswith(b"\n") and isinstance(person.record(line.decode(errors="replace")), kinds):
                 os.pwrite(fd, b" " * (len(line) - 1), at)
             at += len(line)
         os.fsync(fd)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
 
 from pydantic import JsonValue
 
+from noria import environment
 from noria.stage import Look, Work
 from noria.training.base import base_of
-from noria.training.recipes import dpo, full, lora, qlora
+from noria.training.recipes import dpo, encoder, few_shot, full, lora, prompt, qlora
+from noria.training.search import Bench, measured
 from noria.training.study import tuned
 
 
@@ -27,35 +30,76 @@ class Recipe(Protocol):
         """Write the adapter's folder; returns what was measured."""
 
 
-RECIPES: dict[str, Recipe] = {"lora": lora, "qlora": qlora, "full": full, "dpo": dpo}
+class Search(Protocol):
+    """A way to find words that help: as `Recipe`, but it is given where words can be tried."""
+
+    def check(self, look: Look) -> None:
+        """As of a recipe."""
+
+    def observes(self, look: Look) -> JsonValue:
+        """As of a recipe."""
+
+    def make(self, work: Work, bench: Bench) -> Mapping[str, JsonValue]:
+        """As of a recipe."""
+
+
+RECIPES: dict[str, Recipe] = {"lora": lora, "qlora": qlora, "full": full, "dpo": dpo, "encoder": encoder}
 """By the kind in the task's table."""
+SEARCHES: dict[str, Search] = {"few-shot": few_shot, "prompt": prompt}
+"""Those that need to try what they make."""
 
 
 def check(look: Look) -> None:
     """Refuse before anything takes time what the recipe cannot do; raises Invalid."""
-    RECIPES[look.task.recipe.kind].check(look)
+    _of(look).check(look)
 
 
 def params(look: Look) -> JsonValue:
-    """The recipe, with what a study found for it, and the base model."""
+    """The recipe, with what a study found for it, and the base model; for a search what it goes by, too."""
     look = tuned(look)
     base, _ = base_of(look)
-    return {"recipe": look.task.recipe.model_dump(mode="json"), "base": str(base)}
+    told: dict[str, JsonValue] = {"recipe": look.task.recipe.model_dump(mode="json"), "base": str(base)}
+    return {**told, **measured(look)} if look.task.recipe.kind in SEARCHES else told
 
 
 def observes(look: Look) -> JsonValue:
     """What the recipe goes on from."""
     look = tuned(look)
-    return RECIPES[look.task.recipe.kind].observes(look)
+    return _of(look).observes(look)
 
 
-def work(work: Work) -> Mapping[str, JsonValue]:
-    """Carry out the recipe, with what a study found for it."""
+Opened = Callable[[Work], AbstractContextManager[Bench]]
+
+
+def work(work: Work, opened: Opened | None = None) -> Mapping[str, JsonValue]:
+    """Carry out the recipe, with what a study found for it; what made it, and where, is told with what was measured.
+
+    A search tries its words at the bench that `opened` opens.
+    """
     work = tuned(work)
-    return RECIPES[work.task.recipe.kind].make(work)
+    recipe = work.task.recipe
+    told: dict[str, JsonValue] = {
+        "recipe": recipe.model_dump(mode="json"), "environment": environment.recorded(),
+    }  # fmt: skip
+    return {**_carried_out(work, opened), **told}
 
 
-def afresh(work: Work) -> Mapping[str, JsonValue]:
+def _carried_out(work: Work, opened: Opened | None) -> Mapping[str, JsonValue]:
+    kind = work.task.recipe.kind
+    if kind not in SEARCHES:
+        return RECIPES[kind].make(work)
+    if opened is None:
+        raise TypeError(f"recipe '{kind}' has nowhere to try what it makes")
+    with opened(work) as bench:
+        return SEARCHES[kind].make(work, bench)
+
+
+def _of(look: Look) -> Recipe | Search:
+    kind = look.task.recipe.kind
+    return SEARCHES[kind] if kind in SEARCHES else RECIPES[kind]
+
+
+def afresh(work: Work, opened: Opened | None = None) -> Mapping[str, JsonValue]:
     """Carry out the recipe as it stands, going on from what is there now."""
-    recipe = RECIPES[work.task.recipe.kind]
-    return recipe.make(replace(work, observed=recipe.observes(Look(work.platform, work.name, work.task, work.inputs))))
+    look = Look(work.platform, work.name, work.task, work.inputs)
+    return _carried_out(replace(work, observed=_of(look).observes(look)), opened)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from noria.errors import Invalid, NoriaError, NotFound
-from noria.ports import Lake, Progress, Study, Trainer
+from noria.ports import Lake, Progress, Study, Trainer, Untracked
 from noria.settings import LOSS, SearchPlan, TuneSettings, WeightRecipe, known, space_place, with_values
 from noria.stage import Look, Work
 from noria.training.base import base_of
@@ -199,7 +199,7 @@ def _value(
         _keep(work.folder("features"), left, set(learned))
         lake.folders[work.inputs["features"].ref] = left
     recipe = with_values(work.task.recipe, values)
-    platform = replace(work.platform, lake=lake, trainer=trainer, tracking=Silent())
+    platform = replace(work.platform, lake=lake, trainer=trainer, tracking=Untracked())
     task = work.task.model_copy(update={"recipe": recipe})
     inside = replace(work, platform=platform, task=task, observed=None, out=out)
     found = means.make(inside)
@@ -239,6 +239,10 @@ class Beside:
         """Folder of an artifact; raises NotFound."""
         return self.folders[ref] if ref in self.folders else self.lake.path(ref)
 
+    def verified(self, ref: Ref) -> Path:
+        """As of the lake, unless it lies elsewhere."""
+        return self.folders[ref] if ref in self.folders else self.lake.verified(ref)
+
     def has(self, ref: Ref) -> bool:
         """Whether the artifact is there."""
         return ref in self.folders or self.lake.has(ref)
@@ -270,17 +274,6 @@ class Watched:
             return self.stopped
 
         return self.trainer.train(replace(job, stop=stop, state=None), progress)
-
-
-class Silent:
-    """Port `Tracking` that stores nothing: a study stores its trials itself."""
-
-    def log(
-        self, experiment: str, name: str, run: Mapping[str, JsonValue], curves: Mapping[str, Sequence[float]],
-        files: Sequence[Path], parent: str | None = None,
-    ) -> str:  # fmt: skip
-        """Nothing."""
-        return ""
 
 
 def _tune(look: Look | Work) -> TuneSettings:

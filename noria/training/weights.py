@@ -17,8 +17,6 @@ from noria.training import plan
 from noria.training.base import base_of
 from noria.types import Ref, TrainingJob, digest_of
 
-FORGOTTEN = "forgotten.json"
-"""Marks an adapter that has learned from rows of a person who was to be forgotten: nothing goes on from it."""
 LEAST = 4
 """Fewer rows teach words by heart and nothing else."""
 
@@ -50,7 +48,7 @@ def observes(look: Look, kind: adapters.Kind) -> JsonValue:
     if made is None or not look.platform.lake.has(adapter):
         return None
     folder = look.platform.lake.path(adapter)
-    if (folder / FORGOTTEN).exists() or adapters.kind_of(folder) != kind:
+    if (folder / adapters.FORGOTTEN).exists() or adapters.kind_of(folder) != kind:
         return None
     if look.inputs["features"].ref in made.parents:
         return made.meta.get("start")

@@ -39,7 +39,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
 def gone(pid: int) -> bool:
     """Whether a process has ended; where nobody reaps orphans it stays as a zombie."""
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 

@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import JsonValue
+from tiny_encoder import WIDTH, tiny_encoder
 
-from noria.backends import fake, llamacpp, openai
+from noria import adapters as folders
+from noria.backends import encoder, fake, llamacpp, openai
+from noria.backends.encoder_model import Head
 from noria.errors import Invalid, NotFound, Unavailable
 from noria.evaluation.likelihood import Scorer
 from noria.ports import Engine, EngineKind
@@ -98,6 +102,29 @@ def llama_bench(folder: Path) -> Iterator[Bench]:
     yield from launched(folder, llamacpp.open(), "smollm2-135m-instruct", random_lora)
 
 
+def random_head(folder: Path, seed: int, width: int = WIDTH) -> None:
+    """Six classes by lot."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    labels = tuple(f"{'first' if seed else 'second'} class {number}" for number in range(6))
+    Head(random.normal(0, 1, (6, width)).astype(np.float32), np.zeros(6, np.float32), labels, several=False).save(
+        folder
+    )
+    folders.mark(folder, "head")
+
+
+@contextmanager
+def encoder_bench(folder: Path) -> Iterator[Bench]:
+    """A tiny random BERT."""
+    yield from launched(folder, encoder.open(), str(tiny_encoder(folder / "tiny")), random_head)
+
+
+@contextmanager
+def minilm_bench(folder: Path) -> Iterator[Bench]:
+    yield from launched(folder, encoder.open(), "all-minilm-l6-v2", partial(random_head, width=384))
+
+
 @contextmanager
 def attached_bench(folder: Path) -> Iterator[Bench]:
     own = EngineSettings(kind="fake", model="fake", context=CONTEXT)
@@ -120,6 +147,8 @@ def attached_bench(folder: Path) -> Iterator[Bench]:
     params=[
         pytest.param(fake_bench, id="fake"),
         pytest.param(attached_bench, id="attached"),
+        pytest.param(encoder_bench, id="encoder"),
+        pytest.param(minilm_bench, id="minilm", marks=pytest.mark.slow),
         pytest.param(llama_bench, id="llamacpp", marks=pytest.mark.slow),
     ],
 )
@@ -127,6 +156,14 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     make: Callable[[Path], AbstractContextManager[Bench]] = request.param
     with make(tmp_path_factory.mktemp("bench")) as made:
         yield made
+
+
+@pytest.fixture
+def writer(bench: Bench) -> Bench:
+    """An engine that writes texts: an encoder names classes, and has none of its own."""
+    if bench.kind.caps.heads:
+        pytest.skip("an encoder writes no text")
+    return bench
 
 
 def asked(text: str = QUESTION) -> list[Message]:
@@ -158,49 +195,49 @@ def test_the_base_has_a_name_by_content(bench: Bench) -> None:
     assert bench.kind.base(bench.settings) == (base, quantization)
 
 
-def test_an_answer_counts_its_tokens(bench: Bench) -> None:
-    answer = bench.engine.answer(asked(), None, 64, ())
+def test_an_answer_counts_its_tokens(writer: Bench) -> None:
+    answer = writer.engine.answer(asked(), None, 64, ())
     assert answer.text
     assert answer.prompt_tokens is not None
     assert answer.prompt_tokens > 0
     assert answer.completion_tokens is not None
     assert 0 < answer.completion_tokens <= 64
-    assert bench.engine.answer(asked(), None, 64, ()).text == answer.text
+    assert writer.engine.answer(asked(), None, 64, ()).text == answer.text
 
 
-def test_an_answer_ends_at_its_limit(bench: Bench) -> None:
-    answer = bench.engine.answer(asked(), None, 1, ())
+def test_an_answer_ends_at_its_limit(writer: Bench) -> None:
+    answer = writer.engine.answer(asked(), None, 1, ())
     assert answer.finish_reason == "length"
     assert answer.completion_tokens == 1
 
 
-def test_an_answer_ends_before_its_stop_word(bench: Bench) -> None:
-    whole = bench.engine.answer(asked(), None, 24, ()).text
+def test_an_answer_ends_before_its_stop_word(writer: Bench) -> None:
+    whole = writer.engine.answer(asked(), None, 24, ()).text
     word = whole.split()[1]
-    cut = bench.engine.answer(asked(), None, 24, (word,)).text
+    cut = writer.engine.answer(asked(), None, 24, (word,)).text
     assert word not in cut
     assert cut == whole.partition(word)[0]
 
 
-def test_an_answer_has_the_form_that_was_asked_for(bench: Bench) -> None:
+def test_an_answer_has_the_form_that_was_asked_for(writer: Bench) -> None:
     """Also where the model would never write it by itself; what is cut says so."""
     scores: list[JsonValue] = [7, 8]
     form = Form({
         "type": "object", "additionalProperties": False, "required": ["reason", "score"],
         "properties": {"reason": {"type": "string", "maxLength": 20}, "score": {"type": "integer", "enum": scores}},
     })  # fmt: skip
-    answer = bench.engine.answer(asked(), None, 64, (), form)
+    answer = writer.engine.answer(asked(), None, 64, (), form)
     said = json.loads(answer.text)
     assert set(said) == {"reason", "score"}
     assert said["score"] in scores
     assert len(said["reason"]) <= 20
     assert answer.finish_reason == "stop"
     assert answer.tokens == ()
-    assert bench.engine.answer(asked(), None, 1, (), form).finish_reason == "length"
+    assert writer.engine.answer(asked(), None, 1, (), form).finish_reason == "length"
 
 
-def test_an_answer_tells_the_likeliest_tokens_where_they_are_wanted(bench: Bench) -> None:
-    answer = bench.engine.answer(asked(), None, 6, (), Form(choices=5))
+def test_an_answer_tells_the_likeliest_tokens_where_they_are_wanted(writer: Bench) -> None:
+    answer = writer.engine.answer(asked(), None, 6, (), Form(choices=5))
     assert answer.tokens
     assert answer.text.startswith(answer.tokens[0][0][0].strip()[:1])
     for taken, *likely in answer.tokens:
@@ -209,16 +246,16 @@ def test_an_answer_tells_the_likeliest_tokens_where_they_are_wanted(bench: Bench
         assert 0.2 < sum(math.exp(logprob) for _, logprob in likely) <= 1 + 1e-6
 
 
-def test_an_answer_may_go_on_from_what_is_computed(bench: Bench) -> None:
-    answers = [bench.engine.answer(asked(), None, 8, (), Form(reuse=True)) for _ in range(3)]
+def test_an_answer_may_go_on_from_what_is_computed(writer: Bench) -> None:
+    answers = [writer.engine.answer(asked(), None, 8, (), Form(reuse=True)) for _ in range(3)]
     assert all(answer.text for answer in answers)
-    assert bench.engine.answer(asked(), None, 8, ()).text == bench.engine.answer(asked(), None, 8, ()).text
+    assert writer.engine.answer(asked(), None, 8, ()).text == writer.engine.answer(asked(), None, 8, ()).text
 
 
-def test_several_threads_may_ask(bench: Bench) -> None:
+def test_several_threads_may_ask(writer: Bench) -> None:
     questions = [f"Say the word number {number} please." for number in range(6)]
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda text: bench.engine.answer(asked(text), None, 4, ()), questions))
+        answers = list(pool.map(lambda text: writer.engine.answer(asked(text), None, 4, ()), questions))
     assert all(answer.text for answer in answers)
 
 
@@ -288,3 +325,40 @@ def test_the_log_probability_of_a_text_is_given_where_the_kind_says_so(bench: Be
     longer, more = engine.logprob(asked(), "The Danube flows there", adapter)
     assert longer < shorter < 0
     assert more > few > 0
+
+
+def test_an_answer_is_one_of_the_classes_where_the_kind_can_hold_it_to_them(bench: Bench) -> None:
+    names = ("first thing", "second thing", "yes")
+    for adapter in (None, *bench.adapters):
+        if not bench.kind.caps.choice or (adapter is not None and bench.kind.caps.heads):
+            continue
+        answer = bench.engine.answer(asked(), adapter, 16, (), Form(among=names))
+        assert answer.text.strip() in names
+        assert answer.finish_reason == "stop"
+
+
+def test_a_head_names_its_classes_with_probabilities(bench: Bench) -> None:
+    if not bench.kind.caps.heads:
+        return
+    for ref, folder in bench.adapters.items():
+        head = Head.load(folder)
+        answer = bench.engine.answer(asked(), ref, 8, (), Form(choices=6))
+        assert answer.text in head.labels
+        assert answer.completion_tokens == 1
+        ((taken, *likely),) = answer.tokens
+        assert taken == likely[0]
+        assert {label for label, _ in likely} == set(head.labels)
+        assert math.isclose(sum(math.exp(logprob) for _, logprob in likely), 1, abs_tol=1e-6)
+    assert bench.engine.answer(asked(), None, 8, ()).text == ""
+
+
+def test_heads_may_be_asked_side_by_side(bench: Bench) -> None:
+    if not bench.kind.caps.heads:
+        return
+    jobs = [(f"Say the word number {'please ' * (number % 5)}.", ref) for number in range(20) for ref in bench.adapters]
+    one = [bench.engine.answer(asked(text), ref, 8, (), Form(choices=1)) for text, ref in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        many = list(pool.map(lambda job: bench.engine.answer(asked(job[0]), job[1], 8, (), Form(choices=1)), jobs))
+    for alone, beside in zip(one, many, strict=True):
+        assert alone.text == beside.text
+        assert abs(alone.tokens[0][0][1] - beside.tokens[0][0][1]) < 1e-4

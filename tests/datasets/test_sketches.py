@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from noria.datasets import sketches
 from noria.datasets.dedupe import NUMBERS_MATTER, SIMILAR, similar
 from noria.datasets.shingles import jaccard, word_shingles, words
-from noria.datasets.sketches import BANDS, ROWS, Shingler, buckets, jaccards, signatures, unique
+from noria.datasets.sketches import BANDS, ROWS, Shingler, Shingles, buckets, jaccards, signatures, unique
 
 TRICKY = (
     "Hello world, this is a test 42", "", "one", "two words", "? !", "?", " \n ", "日本語 is ok 3", "ﬁne ligature ²x ❶",
@@ -21,16 +22,20 @@ SHINGLER = Shingler()
 TEXTS = st.text(st.sampled_from("ab1 .\n日éß٣ﬁ❷🙂") | st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
+def shingled(*texts: str) -> Shingles:
+    return SHINGLER.shingles(pa.array(texts, pa.string()))
+
+
 def alike(left: str, right: str) -> float:
     """Jaccard similarity by way of hashes."""
-    shingles = SHINGLER.shingles([left, right])
+    shingles = shingled(left, right)
     hashes, starts = unique(shingles.hashes, shingles.starts)
     sides = hashes[: starts[1]], starts[:2], hashes[starts[1] :], starts[1:] - starts[1]
     return float(jaccards(*sides)[0])
 
 
 def check(texts: list[str]) -> None:
-    shingles = SHINGLER.shingles(texts)
+    shingles = shingled(*texts)
     sets = [
         set(shingles.hashes[start:end].tolist())
         for start, end in zip(shingles.starts, shingles.starts[1:], strict=False)
@@ -59,15 +64,15 @@ def test_similarity_is_that_of_the_shingles(left: str, right: str) -> None:
 
 
 def test_a_text_has_the_same_hashes_in_every_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = [Shingler().shingles([text]).hashes.tolist() for text in TRICKY]
+    alone = [shingled(text).hashes.tolist() for text in TRICKY]
     monkeypatch.setattr(sketches, "_LOT", 50)
-    shingles = Shingler().shingles(TRICKY)
+    shingles = shingled(*TRICKY)
     bounds = zip(shingles.starts, shingles.starts[1:], strict=False)
     assert [shingles.hashes[start:end].tolist() for start, end in bounds] == alone
 
 
 def test_nothing_is_no_text() -> None:
-    shingles = SHINGLER.shingles([])
+    shingles = shingled()
     assert (len(shingles.hashes), shingles.starts.tolist(), len(shingles.words)) == (0, [0], 0)
     assert signatures(shingles.hashes, shingles.starts).shape == (BANDS * ROWS, 0)
 
@@ -90,13 +95,13 @@ def test_bands_find_ninety_nine_of_a_hundred(similarity: float) -> None:
 
 
 def test_other_sources_share_no_bucket() -> None:
-    shingles = SHINGLER.shingles(["the same few words here"] * 2)
+    shingles = shingled(*["the same few words here"] * 2)
     names, _ = buckets(signatures(shingles.hashes, shingles.starts), np.array([1, 2], np.uint64))
     assert not (names[0] == names[1]).any()
 
 
 @given(TEXTS, TEXTS)
 def test_numbers_in_short_texts_are_facts(left: str, right: str) -> None:
-    shingles = SHINGLER.shingles([left, right])
+    shingles = shingled(left, right)
     same = bool(shingles.numbers[0] == shingles.numbers[1]) or shingles.words.max() >= NUMBERS_MATTER
     assert similar((left,), (right,)) == (alike(left, right) >= SIMILAR and same)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from noria.backends import folder_lake
 from noria.backends.folder_lake import FolderLake
 from noria.errors import Invalid, NotFound
 from noria.types import Ref
@@ -65,3 +67,45 @@ def test_links_are_refused(tmp_path: Path) -> None:
     (folder / "link").symlink_to(tmp_path)
     with pytest.raises(Invalid, match="is a link"):
         lake.commit(folder, "dataset", "help")
+
+
+def test_an_adapter_is_verified_and_what_changed_is_named(tmp_path: Path) -> None:
+    lake = FolderLake(tmp_path)
+    folder = lake.scratch("k")
+    for name in ("a.json", "b.json", "c.json"):
+        (folder / name).write_text(name)
+    ref = lake.commit(folder, "adapter", "help")
+    place = lake.verified(ref)
+    assert place == lake.path(ref)
+    (place / "forgotten.json").write_text("[]")
+    assert lake.verified(ref) == place
+    (place / "a.json").write_text("x.json")
+    (place / "b.json").unlink()
+    (place / "d.json").write_text("d")
+    for each in (lake, FolderLake(tmp_path)):
+        with pytest.raises(Invalid, match=r"'a.json' was changed, 'b.json' is gone, 'd.json' was added"):
+            each.verified(ref)
+    with pytest.raises(NotFound):
+        lake.verified(ref.model_copy(update={"digest": "0" * 16}))
+
+
+def test_what_was_verified_is_not_read_again_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    digest = folder_lake.content_digest
+
+    def counted(folder: Path, besides: str = "") -> str:
+        read.append(folder)
+        return digest(folder, besides)
+
+    lake = FolderLake(tmp_path)
+    folder = lake.scratch("k")
+    (folder / "a.json").write_text("a")
+    ref = lake.commit(folder, "adapter", "help")
+    monkeypatch.setattr(folder_lake, "content_digest", counted)
+    for _ in range(3):
+        lake.verified(ref)
+    assert len(read) == 1
+    file = lake.path(ref) / "a.json"
+    os.utime(file, ns=(1, 1))
+    lake.verified(ref)
+    assert len(read) == 2

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -235,3 +238,59 @@ def test_nobody_and_a_running_cycle_are_refused(folder: Path, platform: Platform
         fcntl.flock(handle, fcntl.LOCK_EX)
         asked(folder, JANE, code=1)
     assert platform.traffic.interaction("i1") is not None
+
+
+KILLED = """
+import os, sys
+from noria.apps import cli
+from noria.registry import forgetting
+from noria.traffic import forget as log
+left = int(sys.argv[1])
+def dying(work):
+    def step(*arguments):
+        global left
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        return work(*arguments)
+    return step
+forgetting._synced = dying(forgetting._synced)
+log._out_of_segment, log._out_of_parquet = dying(log._out_of_segment), dying(log._out_of_parquet)
+cli.app(["forget", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_point_a_second_run_finds_the_rest(folder: Path, platform: Platform, made: Made) -> None:
+    note = Feedback(
+        id="f9", at=made.cycle.began, interaction="i1", metric="thumbs", value=0.0, correction=None, user="0" * 16
+    )
+    with SegmentWriter(platform.settings.state / "segments") as writer:
+        writer.append(note.model_dump_json().encode())
+    platform.traffic.ship()
+    adapter = learned(platform, NEW).adapter
+    assert adapter is not None
+    made.record(adapter, "adapter", (made.features,))
+    kept = folder.with_name("kept")
+    shutil.copytree(folder, kept)
+    codes = []
+    for number in range(100):
+        shutil.rmtree(folder)
+        shutil.copytree(kept, folder)
+        command = [sys.executable, "-c", KILLED, str(number), JANE, "--project", str(folder)]
+        codes.append(subprocess.run(command, capture_output=True, check=False).returncode)
+        if codes[-1] == 0:
+            break
+        asked(folder, JANE)
+        platform = opened(folder)[0]
+        assert (platform.lake.path(adapter) / "forgotten.json").is_file(), number
+        assert ids(made, made.features, "features.parquet") == ["e2", "e3"], number
+        assert ids(made, made.dataset, "train.parquet") == ["e2", "e3"], number
+        assert ids(made, made.sources, "interactions.parquet") == ["i2"], number
+        report = json.loads((platform.lake.path(made.report) / "report.json").read_text())
+        assert [row["id"] for row in report["rows"]] == ["e2"], number
+        assert platform.traffic.interaction("i1") is None, number
+        _, said = platform.traffic.read(platform.traffic.mark())
+        assert said == [], number
+    assert codes == [9] * (len(codes) - 1) + [0]
+    assert len(codes) > 10

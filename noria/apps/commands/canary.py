@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from noria.apps.commands.options import HERE, AsJson, Candidate, Folder, Task, opened, person, reference
+from noria.apps.commands.options import HERE, AsJson, Candidate, Folder, Task, opened, person, reference, registered
 
 FEW = 20
 """Users of a slice below which hardly anything can be shown."""
@@ -65,6 +65,7 @@ def start_trial(candidate: Candidate, as_json: AsJson = False, project: Folder =
     platform, ref = opened(project), reference(candidate)
     name, _ = platform.settings.task(ref.name)
     _told(release.start(platform, name, ref, person()), as_json)
+    registered(platform, name)
 
 
 @group.command("stop")
@@ -83,6 +84,7 @@ def stop_trial(
     platform = opened(project)
     name, _ = platform.settings.task(task)
     _told(canary.stop(platform, name, person(), reason), as_json)
+    registered(platform, name)
 
 
 @group.command("promote")
@@ -96,6 +98,7 @@ def promote_challenger(task: Task = None, as_json: AsJson = False, project: Fold
     platform = opened(project)
     name, _ = platform.settings.task(task)
     _told(canary.promote(platform, name, person()), as_json)
+    registered(platform, name)
 
 
 @group.command("watch")
@@ -108,11 +111,14 @@ def watch_trials(as_json: AsJson = False, project: Folder = HERE) -> None:
     from noria.apps.screen import show
     from noria.deployment.watcher import Watcher
 
-    made = Watcher(opened(project), lambda line: typer.echo(line, err=True)).poll()
+    platform = opened(project)
+    made = Watcher(platform, lambda line: typer.echo(line, err=True)).poll()
     if as_json:
         show({"ended": [views.released(each) for each in made]}, as_json=True)
     elif not made:
         typer.echo("no trial was decided")
+    for each in made:
+        registered(platform, each.task)
 
 
 def _told(live: Any, as_json: bool) -> None:

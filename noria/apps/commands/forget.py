@@ -50,6 +50,8 @@ def _rows(told: dict[str, Any]) -> list[list[str]]:
 def _lines(told: dict[str, Any]) -> list[str]:
     return [
         *(f"learned from the rows: {ref}" for ref in told["adapters"]),
+        *(f"model version {each['version']} of '{each['task']}': {each['candidate']}" for each in told["versions"]),
+        *([f"not tagged in MLflow: {told['untagged']}; later: noria registry sync"] if told.get("untagged") else []),
         *(f"serves as {each['role']} of '{each['task']}': {each['candidate']}" for each in told["serving"]),
         *(f"still runs: {batch}; cancel it or wait, then forget again" for batch in told["open_batches"]),
         *(f"next: {line}" for line in told["retrain"]),

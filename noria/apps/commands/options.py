@@ -39,6 +39,17 @@ def reference(candidate: str) -> Ref:
         raise Invalid(str(error), "such as candidate:helpdesk@0123456789abcdef") from error
 
 
+def registered(platform: Platform, task: str) -> None:
+    """Let the registry follow a release that was made just now; one that is away is told and changes nothing.
+
+    One in which no cycle has put anything yet is left alone.
+    """
+    from noria.registry import versions
+
+    if versions.due(platform, task):
+        versions.best_effort(platform, task, lambda line: typer.echo(line, err=True))
+
+
 def person() -> str:
     """Who is at the keyboard, for the ledger."""
     from noria.settings import environment

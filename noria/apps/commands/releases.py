@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from noria.apps.commands.options import HERE, AsJson, Candidate, Folder, Task, opened, person, reference
+from noria.apps.commands.options import HERE, AsJson, Candidate, Folder, Task, opened, person, reference, registered
 
 group = typer.Typer()
 
@@ -26,6 +26,7 @@ def promote(
     name, _ = platform.settings.task(ref.name)
     live = release.promote(platform, name, ref, person())
     typer.echo(f"release {live.version} of '{name}': {ref}")
+    registered(platform, name)
 
 
 @group.command()
@@ -45,6 +46,7 @@ def rollback(
     name, _ = platform.settings.task(task)
     live = release.rollback(platform, name, person(), reason)
     typer.echo(f"release {live.version} of '{name}': {live.champion.ref if live.champion else 'the base'}")
+    registered(platform, name)
 
 
 @group.command()
@@ -86,6 +88,17 @@ def why(
     show(None, False, table_of(["", ""], _why_rows(told)))
 
 
+def _model_rows(model: dict[str, Any] | None) -> list[list[str]]:
+    from noria import replays
+
+    if model is None:
+        return []
+    version = f"version {model['version']} of '{model['name']}'" if model["version"] else "in no registry"
+    rows = [["model", version], ["card", model["card"]]]
+    again = replays.read(model["replay"])
+    return [*rows, ["replay", again.words()]] if again is not None else rows
+
+
 def _why_rows(told: dict[str, Any]) -> list[list[str]]:
     answer = told["answer"]
     decision = told["decision"] or {"verdict": "", "because": "the base model, before any promotion"}
@@ -94,6 +107,7 @@ def _why_rows(told: dict[str, Any]) -> list[list[str]]:
         ["answer", answer["text"]],
         ["context", answer["context"] or ""],
         ["served by", f"{told['served_by']} ({answer['arm']})"],
+        *_model_rows(told["model"]),
         ["decision", f"{decision['verdict']}: {decision['because']}"],
         ["report", told["report"] or ""],
         ["adapter", told["adapter"] or ""],
