@@ -30,7 +30,11 @@ from noria.training import adapter, study
 from noria.types import Artifact, Cycle, Decision, Run, digest_of, new_id
 
 MEANS = study.Means(
-    make=adapter.afresh, score=trials.score, rises=trials.rises, draw=study_plots.draw, energy=energy.counted
+    make=partial(adapter.afresh, opened=trying.bench),
+    score=trials.score,
+    rises=trials.rises,
+    draw=study_plots.draw,
+    energy=energy.counted,
 )
 STAGES = (
     Stage("sources", collect.work, params=collect.params, observes=collect.observes, version="2"),

@@ -146,7 +146,7 @@ class Studies(Protocol):
         """Begin a study or go on with it, by this plan; without one it must be there. Raises NotFound."""
 
     def names(self) -> list[str]:
-        """All studies, in order of their names: TASK-DIGEST."""
+        """All studies, oldest first: TASK-DIGEST."""
 
     def remove(self, name: str) -> None:
         """Remove a study with its trials; raises NotFound."""

@@ -1,4 +1,4 @@
-"""Stand-ins that ship with noria: an engine that answers from a table over real HTTP, and a clock that one sets.
+"""Stand-ins that ship with noria: an engine that answers from a table over real HTTP, a clock, studies in memory.
 
 They are for tests and for trying a project without a model. The engine keeps every promise of its port; the
 conformance suite holds it to them.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import random
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,8 +25,8 @@ from noria.classes import among, canonical
 from noria.errors import Invalid, NoriaError, NotFound
 from noria.ports import EngineKind
 from noria.prompts import answer_part, parse
-from noria.settings import EngineSettings, known
-from noria.types import Caps, Endpoint, Form, Generation, Message, ModelVersion, Ref, digest_of
+from noria.settings import EngineSettings, SearchPlan, known
+from noria.types import Caps, Endpoint, Form, Generation, Message, ModelVersion, Ref, Trial, digest_of
 
 ADAPTER_FILE: Final = "answers.json"
 VOCABULARY: Final = 49_152
@@ -54,6 +55,91 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Move the time on."""
         self._at += timedelta(seconds=seconds)
+
+
+class FakeStudies:
+    """Port `Studies` in memory: values are drawn at random by the plan's seed, and nothing is ever pruned."""
+
+    def __init__(self) -> None:
+        self._studies: dict[str, FakeStudy] = {}
+
+    def open(self, name: str, plan: SearchPlan | None = None) -> FakeStudy:
+        """Begin a study or go on with it; raises NotFound without a plan where there is none."""
+        if plan is not None:
+            study = self._studies.setdefault(name, FakeStudy(name, plan))
+            study.plan = plan
+        if name not in self._studies:
+            raise NotFound(f"there is no study '{name}'", known(name, self._studies))
+        return self._studies[name]
+
+    def names(self) -> list[str]:
+        """All studies, oldest first."""
+        return [*self._studies]
+
+    def remove(self, name: str) -> None:
+        """Remove a study with its trials; raises NotFound."""
+        self.open(name)
+        del self._studies[name]
+
+
+class FakeStudy:
+    """Port `Study`."""
+
+    def __init__(self, name: str, plan: SearchPlan) -> None:
+        self.name = name
+        self.plan = plan
+        self._trials: list[Trial] = []
+        self._waiting = [plan.first] if plan.first else []
+        self._marks: set[str] = set()
+
+    def ask(self) -> Trial | None:
+        """Begin the next trial; None once the budget is spent."""
+        plan = self.plan
+        counted = [each for each in self._trials if each.state != "lost"]
+        minutes, energy = plan.minutes or math.inf, plan.energy_wh or math.inf
+        if (
+            len(counted) >= plan.most
+            or sum(each.seconds for each in counted) >= 60 * minutes
+            or sum(each.wh or 0.0 for each in counted) >= energy
+        ):
+            return None
+        number = len(self._trials)
+        drawn = {
+            axis.name: random.Random(f"{plan.seed} {number} {axis.name}").choice(axis.grid()) for axis in plan.axes
+        }
+        if self._waiting:
+            drawn |= self._waiting.pop(0)
+        self._trials.append(Trial(number=number, state="running", values=drawn))
+        return self._trials[-1]
+
+    def report(self, number: int, value: float) -> bool:
+        """Note what was measured on the way; never prunes."""
+        trial = self._trials[number]
+        self._trials[number] = trial.model_copy(update={"curve": (*trial.curve, value)})
+        return False
+
+    def tell(self, trial: Trial) -> None:
+        """End a trial; a lost one waits again."""
+        kept = {"curve": self._trials[trial.number].curve}
+        self._trials[trial.number] = trial.model_copy(update=kept)
+        if trial.state == "lost":
+            self._waiting.append(trial.values)
+
+    def trials(self) -> list[Trial]:
+        """All of them, by number."""
+        return list(self._trials)
+
+    def importance(self) -> dict[str, float]:
+        """Equal shares, of four finished trials and more."""
+        done = sum(each.state == "complete" for each in self._trials)
+        axes = self.plan.axes
+        return {axis.name: 1 / len(axes) for axis in axes} if done >= 4 and len(axes) > 1 else {}
+
+    def once(self, mark: str) -> bool:
+        """True for the first who names this mark."""
+        first = mark not in self._marks
+        self._marks.add(mark)
+        return first
 
 
 class FakeEngines:

@@ -81,13 +81,13 @@ class OptunaStudies:
             return OptunaStudy(self, study, plan)
 
     def names(self) -> list[str]:
-        """All studies, in order of their names; raises Unavailable."""
+        """All studies, oldest first; raises Unavailable."""
         import optuna
 
         if self._file is not None and not self._file.is_file():
             return []
         with self._told():
-            return sorted(optuna.get_all_study_names(self._storage()))
+            return optuna.get_all_study_names(self._storage())
 
     def remove(self, name: str) -> None:
         """Remove a study with its trials; raises NotFound, Unavailable."""
@@ -175,6 +175,7 @@ class _Begun:
     trial: optuna.Trial
     ended: threading.Event
     alive: threading.Thread
+    measured: int = 0
 
 
 class OptunaStudy:
@@ -201,6 +202,8 @@ class OptunaStudy:
             self._study.sampler = _sampler(self.plan, self.plan.seed * 100_003 + len(there))
             self._study.pruner = _pruner(self.plan)
             begun = self._study.ask(fixed_distributions={axis.name: _distribution(axis) for axis in self.plan.axes})
+            # All is drawn; a grid that is through would stop a loop of Optuna's own, of which there is none.
+            self._study.sampler = optuna.samplers.RandomSampler()
             ended = threading.Event()
             alive = threading.Thread(target=self._live, args=(begun._trial_id, ended), daemon=True)
             self._home.record(begun._trial_id)
@@ -211,10 +214,10 @@ class OptunaStudy:
     def report(self, number: int, value: float) -> bool:
         """Note what was measured on the way; whether to prune the trial."""
         with self._home._told():
-            trial = self._begun[number].trial
-            step = len(self._study._storage.get_trial(trial._trial_id).intermediate_values) + 1
-            trial.report(value, step)
-            return trial.should_prune()
+            begun = self._begun[number]
+            begun.measured += 1
+            begun.trial.report(value, begun.measured)
+            return begun.trial.should_prune()
 
     def tell(self, trial: Trial) -> None:
         """End a trial. One that was taken for lost in the meantime, as on a machine that slept, stays so."""
@@ -330,7 +333,10 @@ def _sampler(plan: SearchPlan, seed: int) -> optuna.samplers.BaseSampler:
     # Optuna's ten and HyperOpt's twenty random draws would leave a short search nothing to learn from.
     random = max(4, min(10, plan.trials // 4))
     if plan.sampler == "grid":
-        return samplers.GridSampler({axis.name: [_code(each) for each in axis.grid()] for axis in plan.axes}, seed=seed)
+        # It numbers its points in an order of the seed.
+        return samplers.GridSampler(
+            {axis.name: [_code(each) for each in axis.grid()] for axis in plan.axes}, seed=plan.seed
+        )
     if plan.sampler == "random":
         return samplers.RandomSampler(seed=seed)
     if plan.sampler == "hyperopt-tpe":

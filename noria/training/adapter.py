@@ -81,12 +81,17 @@ def work(work: Work, opened: Opened | None = None) -> Mapping[str, JsonValue]:
     told: dict[str, JsonValue] = {
         "recipe": recipe.model_dump(mode="json"), "environment": environment.recorded(),
     }  # fmt: skip
-    if recipe.kind not in SEARCHES:
-        return {**RECIPES[recipe.kind].make(work), **told}
+    return {**_carried_out(work, opened), **told}
+
+
+def _carried_out(work: Work, opened: Opened | None) -> Mapping[str, JsonValue]:
+    kind = work.task.recipe.kind
+    if kind not in SEARCHES:
+        return RECIPES[kind].make(work)
     if opened is None:
-        raise TypeError(f"recipe '{recipe.kind}' has nowhere to try what it makes")
+        raise TypeError(f"recipe '{kind}' has nowhere to try what it makes")
     with opened(work) as bench:
-        return {**SEARCHES[recipe.kind].make(work, bench), **told}
+        return SEARCHES[kind].make(work, bench)
 
 
 def _of(look: Look) -> Recipe | Search:
@@ -94,7 +99,7 @@ def _of(look: Look) -> Recipe | Search:
     return SEARCHES[kind] if kind in SEARCHES else RECIPES[kind]
 
 
-def afresh(work: Work) -> Mapping[str, JsonValue]:
+def afresh(work: Work, opened: Opened | None = None) -> Mapping[str, JsonValue]:
     """Carry out the recipe as it stands, going on from what is there now."""
-    recipe = RECIPES[work.task.recipe.kind]
-    return recipe.make(replace(work, observed=recipe.observes(Look(work.platform, work.name, work.task, work.inputs))))
+    look = Look(work.platform, work.name, work.task, work.inputs)
+    return _carried_out(replace(work, observed=_of(look).observes(look)), opened)

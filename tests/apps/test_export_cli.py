@@ -15,7 +15,8 @@ from noria.apps import exports, start
 from noria.apps.cli import app
 from noria.cycle import STAGES
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
-from noria.settings import environment
+from noria.settings import environment, load
+from noria.stage import stages_of
 
 CRONTAB = """#!/bin/sh
 # As cron's own: -l lists or fails, - replaces by what comes in.
@@ -120,13 +121,18 @@ def test_what_is_one_is_taken(project: Path, at: str) -> None:
     assert run("cron", "--at", at, project=project).startswith(" ".join(at.split()))
 
 
-def test_the_dag_has_the_stages_as_they_read_one_another(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tune", ["", '[tasks.helpdesk.tune]\npreset = "booklet"\n'])
+def test_the_dag_has_the_stages_as_they_read_one_another(project: Path, tmp_path: Path, tune: str) -> None:
+    file = project / "noria.toml"
+    file.write_text(file.read_text() + tune)
     out = tmp_path / "dag.py"
     run("airflow", "--out", str(out), project=project)
     code = out.read_text()
     names: dict[str, Any] = {}
     exec(compile("\n".join(_without_airflow(code)), str(out), "exec"), names)
-    assert names["STAGES"] == {stage.name: stage.reads for stage in STAGES}
+    stages = stages_of(STAGES, load(file).tasks["helpdesk"])
+    assert names["STAGES"] == {stage.name: stage.reads for stage in stages}
+    assert ("study" in names["STAGES"]) == bool(tune)
     words = shlex.split(names["COMMAND"].replace("{stage}", "sources"))
     assert words == [
         "noria", "run", "sources", "--task", "helpdesk", "--project", str(project), "--cycle", "$NORIA_CYCLE",
