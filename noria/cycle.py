@@ -140,9 +140,7 @@ def turn(
         if here.ended is not None:
             return _told(here, before, due)
         done = _made_before(stages[-1], before, cycle) if cycle and until else {}
-        platform.runs.save(here)
-        if task.labels is not None and not done:
-            queue.choose(platform, name)
+        _begin(platform, here, task, done)
         steps: list[Step] = []
         try:
             for number, stage in enumerate(due, 1):
@@ -189,6 +187,12 @@ def measure(platform: Platform, name: str, made: Artifact, progress: Progress) -
         step = run_stage(stage, platform, name, task, here.id, done, progress)
         _end(platform, here, None)
     return step
+
+
+def _begin(platform: Platform, cycle: Cycle, task: TaskSettings, done: dict[str, Artifact]) -> None:
+    platform.runs.save(cycle)
+    if task.labels is not None and not done:
+        queue.choose(platform, cycle.task)
 
 
 def _end(platform: Platform, cycle: Cycle, decision: Decision | None, progress: Progress | None = None) -> Cycle:
