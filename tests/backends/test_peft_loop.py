@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pydantic import JsonValue
 
 from noria.backends.peft_job import Row, WorkerJob
 from noria.backends.peft_loop import Loop
@@ -24,7 +25,7 @@ ROWS = {0: Row((1,), (1,)), 1: Row((2,), (2,))}
 STEPS = 40
 
 
-class Number(torch.nn.Module):
+class Number(torch.nn.Module):  # type: ignore[misc]
     """The number that is learned."""
 
     def __init__(self) -> None:
@@ -50,11 +51,13 @@ class Towards:
         return ((self.number.value - wanted) ** 2).sum() * self.worth
 
 
-def learned(job: WorkerJob, worth: float = 1.0, heard: list[dict[str, object]] | None = None) -> tuple[Course, Number]:
+def learned(
+    job: WorkerJob, worth: float = 1.0, heard: list[dict[str, JsonValue]] | None = None
+) -> tuple[Course, Number]:
     number = Number()
     causal = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=1))
     learner = Learner(number, causal, 0, torch.device("cpu"), None, "toy")
-    said: list[dict[str, object]] = heard if heard is not None else []
+    said: list[dict[str, JsonValue]] = heard if heard is not None else []
     course = Loop(job, learner, Towards(number, worth), ROWS, Ranks(), said.append).run()
     return course, number
 
@@ -70,7 +73,7 @@ def job_of(folder: Path, validation: tuple[int, ...] = (), patience: int = 3) ->
 
 
 def test_it_learns_and_says_what_it_knows_at_each_step(tmp_path: Path) -> None:
-    heard: list[dict[str, object]] = []
+    heard: list[dict[str, JsonValue]] = []
     course, number = learned(job_of(tmp_path), heard=heard)
     assert len(course.losses) == len(course.rates) == len(course.memory_mb) == STEPS
     assert number.value.item() == pytest.approx(1.0, abs=0.2)
