@@ -140,9 +140,7 @@ def turn(
         if here.ended is not None:
             return _told(here, before, due)
         done = _made_before(stages[-1], before, cycle) if cycle and until else {}
-        platform.runs.save(here)
-        if task.labels is not None and not done:
-            queue.choose(platform, name)
+        _begin(platform, here, task, done)
         steps: list[Step] = []
         try:
             for number, stage in enumerate(due, 1):
@@ -159,9 +157,7 @@ def turn(
         decision = Decision.model_validate(_decided(done)) if "release" in done else None
         # Who asked for a part has it: the next turn looks at sources and traffic anew. A named cycle has more to come.
         if decision is not None or (until and not cycle and len(steps) == len(due)):
-            here = _end(platform, here, decision)
-        if decision is not None:
-            versions.best_effort(platform, name, lambda line: progress.update("registry", 0, 1, line))
+            here = _end(platform, here, decision, progress)
         return Turn(here, tuple(steps), decision)
 
 
@@ -193,10 +189,19 @@ def measure(platform: Platform, name: str, made: Artifact, progress: Progress) -
     return step
 
 
-def _end(platform: Platform, cycle: Cycle, decision: Decision | None) -> Cycle:
+def _begin(platform: Platform, cycle: Cycle, task: TaskSettings, done: dict[str, Artifact]) -> None:
+    platform.runs.save(cycle)
+    if task.labels is not None and not done:
+        queue.choose(platform, cycle.task)
+
+
+def _end(platform: Platform, cycle: Cycle, decision: Decision | None, progress: Progress | None = None) -> Cycle:
+    """Store the end of a cycle; the registry follows what was decided, and one that is away is told to `progress`."""
     verdict = decision.verdict if decision else None
     ended = cycle.model_copy(update={"ended": platform.clock.now(), "verdict": verdict})
     platform.runs.save(ended)
+    if decision is not None and progress is not None:
+        versions.best_effort(platform, cycle.task, lambda line: progress.update("registry", 0, 1, line))
     return ended
 
 

@@ -13,12 +13,15 @@ from pydantic import JsonValue
 
 from noria.settings import EngineSettings, Settings, WeightRecipe
 from noria.stores import Deployments as Deployments
+from noria.stores import Embed as Embed
 from noria.stores import FeatureStore as FeatureStore
 from noria.stores import FeatureView as FeatureView
+from noria.stores import Hit as Hit
 from noria.stores import Index as Index
 from noria.stores import Indexes as Indexes
 from noria.stores import Keys as Keys
 from noria.stores import Lake as Lake
+from noria.stores import Meant as Meant
 from noria.stores import Recorder as Recorder
 from noria.stores import Registry as Registry
 from noria.stores import Runs as Runs

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from noria.errors import Invalid
+from noria.stores import Hit
 from noria.types import Digest, Message, Wording, digest_of
 
 TERMINATOR = "####"
@@ -175,13 +176,17 @@ def plain(messages: Sequence[Message]) -> str:
     return "\n".join(turns)
 
 
-def nearest(search: Callable[[str, int], list[str]], question: str, k: int, limit: int) -> str | None:
-    """The context that stands beside a question: the `k` nearest texts, `limit` characters at most, None without a hit.
+def beside(hits: Sequence[Hit], limit: int) -> tuple[str | None, tuple[str, ...]]:
+    """The context that stands beside a question, `limit` characters at most, and the documents that are in it.
 
     Training rows and served requests both come through here, so that the model meets what it has learned from.
     """
-    hits = search(question, k)
-    return shorten("\n".join(hits), limit) if hits else None
+    if not hits:
+        return None, ()
+    context = shorten("\n".join(hit.text for hit in hits), limit)
+    # What was cut away is no source.
+    starts = itertools.accumulate((len(hit.text) + 1 for hit in hits), initial=0)
+    return context, tuple(hit.document for hit, start in zip(hits, starts, strict=False) if start < len(context))
 
 
 def answer_of(generated: str) -> str:

@@ -26,8 +26,9 @@ class Arm(Record):
 
     `share` is its weight among the route's arms; a shadow is sent a copy of that share of the requests, and its
     answers are logged and thrown away. `extra` is merged into the request body as it is: it is how an engine
-    addresses adapters. `price` is the cost of a million prompt tokens and of a million completion tokens. `wording`
-    stands before every question.
+    addresses adapters. `index` is the folder of its documents, `vectors` where questions become vectors to
+    search it by. `price` is the cost of a million prompt tokens and of a million completion tokens. `wording` stands
+    before every question.
     """
 
     name: str = "champion"
@@ -38,6 +39,7 @@ class Arm(Record):
     upstreams: tuple[Endpoint, ...]
     extra: dict[str, JsonValue] = {}
     index: str | None = None
+    vectors: Endpoint | None = None
     price: tuple[float, float] = (0.0, 0.0)
     wording: Wording | None = None
 

@@ -174,18 +174,39 @@ class Registry(Protocol):
         """Remove a version with its files; raises NotFound."""
 
 
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A text that was found, and the id of its document."""
+
+    text: str
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """A question as a vector of unit length; what is found by words or by meaning is put in order by both."""
+
+    vector: Sequence[float]
+    by: Literal["words", "meaning"] = "meaning"
+    rerank: bool = False
+
+
+Embed = Callable[[Sequence[str]], list[list[float]]]
+"""Texts as vectors of unit length. Raises Unavailable when the engine does not answer."""
+
+
 class Index(Protocol):
     """Nearest documents to a text."""
 
-    def search(self, text: str, k: int) -> list[str]:
-        """At most `k` texts, nearest first; empty when nothing matches."""
+    def search(self, text: str, k: int, meant: Meant | None = None) -> list[Hit]:
+        """At most `k` documents, nearest first; empty when nothing matches. By words where it holds no vectors."""
 
 
 class Indexes(Protocol):
     """Builds and opens indexes."""
 
-    def build(self, documents: Iterable[Document], folder: Path) -> None:
-        """Write an index of these documents into `folder`."""
+    def build(self, documents: Iterable[Document], folder: Path, embed: Embed | None = None) -> None:
+        """Write an index of these documents into `folder`, with their vectors where `embed` makes them."""
 
     def open(self, folder: Path) -> Index:
         """Read one into memory."""
@@ -225,8 +246,8 @@ class FeatureStore(Protocol):
     def push(self, view: FeatureView, rows: pa.Table) -> None:
         """Bring rows online at once. Raises Unavailable."""
 
-    def read(self, view: FeatureView, keys: Sequence[str]) -> pa.Table:
-        """The rows that are online, in this order; fields are null where there is none. Raises Unavailable."""
+    def read(self, view: FeatureView, keys: Sequence[str], fields: Sequence[str] = ()) -> pa.Table:
+        """The rows that are online, in this order, all fields or these; null where none is. Raises Unavailable."""
 
     def remove(self, view: FeatureView, keys: Sequence[str], at: datetime) -> int:
         """Take entities out of history and online store; returns how many rows of the history went."""

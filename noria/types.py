@@ -251,7 +251,8 @@ class Interaction(Record):
 
     `status` is what the client saw, 499 when it left before the end; `user` is a keyed hash, times are seconds.
     `messages` are the client's own, `request` the other fields of its body, `output` the choices where they are more
-    than one text; `logprob` is by token, in nats, `support` the share found in sources, `cost` in the prices' currency.
+    than one text; `sources` are ids of the documents in `context`; `logprob` is by token, in nats, `support` the share
+    of the answer that is found there, `cost` in the prices' currency.
     """
 
     kind: Literal["interaction"] = "interaction"
@@ -268,6 +269,7 @@ class Interaction(Record):
     messages: tuple[dict[str, JsonValue], ...]
     request: dict[str, JsonValue] = {}
     context: str | None
+    sources: tuple[str, ...] = ()
     answer: str
     output: JsonValue = None
     finish_reason: str | None

@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from noria import adapters, classes
@@ -17,7 +17,7 @@ from noria.backends.scratch import temporary
 from noria.errors import Conflict, Unavailable
 from noria.evaluation.sides import barred
 from noria.ports import Engine, Platform
-from noria.types import Arm, Candidate, KeyGrant, Route, Snapshot
+from noria.types import Arm, Candidate, Endpoint, KeyGrant, Route, Snapshot
 
 READY_SECONDS = 30.0
 
@@ -33,19 +33,33 @@ def serving(platform: Platform, name: str, candidate: Candidate) -> Iterator[Tar
     settings = platform.settings.engines[candidate.engine]
     kind, log = platform.engines[settings.kind], platform.settings.state / "logs" / "aside-engine.log"
     loaded = adapters.loaded(platform.lake, [candidate.adapter] if candidate.adapter else [])
-    engine = kind.start(settings, loaded, log)
-    try:
+    with ExitStack() as stack:
+        engine = kind.start(settings, loaded, log)
+        stack.callback(engine.close)
+        vectors = _vectors(platform, name, stack)
         with temporary("noria-aside.") as folder:
             key = secrets.token_urlsafe(32)
-            snapshot = _snapshot(platform, name, candidate, engine, key)
+            snapshot = _snapshot(platform, name, candidate, engine, vectors, key)
             (folder / "snapshot.json").write_text(snapshot.model_dump_json())
             with _gateway(folder) as url:
                 yield Target(f"{url}/v1", key, name)
-    finally:
-        engine.close()
 
 
-def _snapshot(platform: Platform, name: str, candidate: Candidate, engine: Engine, key: str) -> Snapshot:
+def _vectors(platform: Platform, name: str, stack: ExitStack) -> Endpoint | None:
+    """Where the task's questions become vectors, until the stack is closed."""
+    context = platform.settings.tasks[name].context
+    if context is None or context.engine is None:
+        return None
+    settings = platform.settings.engines[context.engine]
+    log = platform.settings.state / "logs" / "aside-context-engine.log"
+    engine = platform.engines[settings.kind].start(settings, {}, log)
+    stack.callback(engine.close)
+    return engine.endpoint
+
+
+def _snapshot(
+    platform: Platform, name: str, candidate: Candidate, engine: Engine, vectors: Endpoint | None, key: str
+) -> Snapshot:
     task = platform.settings.tasks[name].model_copy(update={"arms": {}, "fallback": (), "lights": None})
     index = platform.lake.path(candidate.index) / "index" if candidate.index and task.context else None
     wording = adapters.wording_of(platform.lake, candidate.adapter)
@@ -55,6 +69,7 @@ def _snapshot(platform: Platform, name: str, candidate: Candidate, engine: Engin
         served_by=str(candidate.ref), engine=candidate.engine, wording=wording,
         upstreams=(adapters.endpoint(engine, None if wording else candidate.adapter),),
         extra={**engine.extra(None if wording else candidate.adapter), **held}, index=str(index) if index else None,
+        vectors=vectors,
     )  # fmt: skip
     grant = KeyGrant(id="aside", name="noria", role="admin")
     return Snapshot(

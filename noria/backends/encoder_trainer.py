@@ -62,7 +62,10 @@ def _run(job: WorkerJob, heard: Callable[[dict[str, Any]], None]) -> dict[str, J
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=single_threaded(HF_HUB_OFFLINE="1", PYTHONWARNINGS="ignore", PYTHONHASHSEED="0"),
+                # Threads of torch that spin while they wait make tuning crawl when something else needs the cores.
+                env=single_threaded(
+                    HF_HUB_OFFLINE="1", PYTHONWARNINGS="ignore", PYTHONHASHSEED="0", GOMP_SPINCOUNT="1000"
+                ),
                 start_new_session=True,
             )
         last: dict[str, Any] = {}

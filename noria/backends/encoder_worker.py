@@ -146,6 +146,8 @@ def _save(job: WorkerJob, made: Made, labels: Sequence[str]) -> Head:
         from safetensors.numpy import save_file
 
         save_file(dict(sorted(made.tuned.items())), job.out / TUNED)
+    for file in job.out.glob("*.safetensors"):
+        file.chmod(0o644)
     return head
 
 

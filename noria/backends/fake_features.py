@@ -48,11 +48,13 @@ class FakeFeatures:
         for row in fitted(view, rows).to_pylist():
             self._online.setdefault(view.project, {})[row[view.entity]] = {name: row[name] for name in view.fields}
 
-    def read(self, view: FeatureView, keys: Sequence[str]) -> pa.Table:
+    def read(self, view: FeatureView, keys: Sequence[str], fields: Sequence[str] = ()) -> pa.Table:
         """What was taken over."""
         there, schema = self._online.get(view.project, {}), schema_of(view)
         rows = [{view.entity: key, **there.get(key, {})} for key in keys]
-        return pa.Table.from_pylist(rows, pa.schema([schema.field(name) for name in (view.entity, *view.fields)]))
+        return pa.Table.from_pylist(
+            rows, pa.schema([schema.field(name) for name in (view.entity, *(fields or view.fields))])
+        )
 
     def remove(self, view: FeatureView, keys: Sequence[str], at: datetime) -> int:
         """Drop the rows."""

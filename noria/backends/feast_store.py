@@ -90,16 +90,18 @@ class FeastStore:
                 if batch.num_rows:
                     store.write_to_online_store(view.name, df=batch.to_pandas())
 
-    def read(self, view: FeatureView, keys: Sequence[str]) -> pa.Table:
+    def read(self, view: FeatureView, keys: Sequence[str], fields: Sequence[str] = ()) -> pa.Table:
         """Feast's online features; one that was removed reads as if it had never been there."""
         with self._using(view) as store:
             asked = [{view.entity: key} for key in keys]
-            answer = store.get_online_features(features=_names(view), entity_rows=asked).proto
+            wanted = [f"{view.name}:{name}" for name in fields or view.fields]
+            answer = store.get_online_features(features=wanted, entity_rows=asked).proto
         names = answer.metadata.feature_names.val
         found = {name: result.values for name, result in zip(names, answer.results, strict=True)}
-        columns = [_PLAIN[kind](found[name]) for name, kind in view.fields.items()]
-        schema = _schema(view)
-        arrays = [pa.array(each, field.type) for each, field in zip([keys, *columns], schema, strict=True)]
+        whole = feature_parts.schema_of(view)
+        schema = pa.schema([whole.field(name) for name in (view.entity, *(fields or view.fields))])
+        columns = [keys, *(_PLAIN[view.fields[name]](found[name]) for name in schema.names[1:])]
+        arrays = [pa.array(each, field.type) for each, field in zip(columns, schema, strict=True)]
         return pa.Table.from_arrays(arrays, schema=schema)
 
     def remove(self, view: FeatureView, keys: Sequence[str], at: datetime) -> int:
@@ -231,11 +233,6 @@ def _declared(view: FeatureView) -> Iterator[Any]:
         name=view.name, entities=[entity], ttl=None, online=True, source=source, tags=dict(view.tags),
         schema=[Field(name=view.entity, dtype=String), *fields],
     )  # fmt: skip
-
-
-def _schema(view: FeatureView) -> pa.Schema:
-    whole = feature_parts.schema_of(view)
-    return pa.schema([whole.field(name) for name in (view.entity, *view.fields)])
 
 
 def _columns(view: FeatureView, found: pa.Table) -> Iterator[tuple[str, pa.DataType]]:

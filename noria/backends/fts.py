@@ -10,7 +10,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from noria.backends import vectors
 from noria.errors import Invalid, NotFound
+from noria.ports import Embed, Hit, Meant
 from noria.types import Document
 
 _FILE = "index.sqlite"
@@ -31,15 +33,15 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 """Scripts that are written without spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 
 _TABLES = """
-CREATE TABLE texts(id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE texts(id INTEGER PRIMARY KEY, text TEXT NOT NULL, document TEXT NOT NULL DEFAULT '');
 CREATE VIRTUAL TABLE words USING fts5(
     heading, body, content='',
     tokenize="porter unicode61 remove_diacritics 2 categories 'L* N* M* Co'"
 );
 """
 _SEARCH = """
-SELECT texts.id, texts.text FROM words JOIN texts ON texts.id = words.rowid
-WHERE words MATCH ? ORDER BY bm25(words, 2.0, 1.0), words.rowid LIMIT ?
+SELECT words.rowid FROM words WHERE words MATCH ?
+ORDER BY bm25(words, 2.0, 1.0), words.rowid LIMIT ?
 """
 
 
@@ -52,14 +54,25 @@ class FtsIndex:
         self._database.deserialize(data)
         self._database.execute("PRAGMA query_only = ON")
         (self._size,) = self._database.execute("SELECT count(*) FROM texts").fetchone()
+        columns = [row[1] for row in self._database.execute("PRAGMA table_info(texts)")]
+        self._hit = "SELECT text, document FROM texts" if "document" in columns else "SELECT text, '' FROM texts"
 
-    def search(self, text: str, k: int) -> list[str]:
-        """At most `k` texts, nearest first by BM25 (a match in a heading counts twice).
+    def search(self, text: str, k: int, meant: Meant | None = None) -> list[Hit]:
+        """At most `k` documents, nearest first by BM25 (a match in a heading counts twice).
 
         A text that holds less than `_COVERED` of the query's weight (its words by their inverse document frequency)
         is not about the question and is left out: no context is better than a misleading one. Among very few texts
         frequencies tell nothing, and every match counts.
         """
+        return [self.hit(number) for number in self.numbers(text, k)]
+
+    def hit(self, number: int) -> Hit:
+        """The document with this number, from 1."""
+        with self._lock:
+            return Hit(*self._database.execute(f"{self._hit} WHERE id = ?", (number,)).fetchone())
+
+    def numbers(self, text: str, k: int) -> list[int]:
+        """As `search`: the numbers of the documents, in the order of their ids, from 1."""
         words = _words(text)
         if not words or k < 1:
             return []
@@ -70,7 +83,7 @@ class FtsIndex:
             query = " OR ".join(f'"{word}"' for word in weight)
             hits = self._database.execute(_SEARCH, (query, k)).fetchall()
             few = self._size <= _FEW
-            return [found for number, found in hits if few or self._covered(number, weight) >= _COVERED]
+            return [number for (number,) in hits if few or self._covered(number, weight) >= _COVERED]
 
     def close(self) -> None:
         """Give the memory back; the index cannot be searched any more."""
@@ -99,13 +112,14 @@ class FtsIndex:
 class Indexes:
     """Port `Indexes` on SQLite files."""
 
-    def build(self, documents: Iterable[Document], folder: Path) -> None:
-        """Write `index.sqlite`; the same documents give the same bytes, whatever their order.
+    def build(self, documents: Iterable[Document], folder: Path, embed: Embed | None = None) -> None:
+        """Write `index.sqlite` and, with `embed`, `vectors.npy`; the order of the documents does not matter.
 
         What is found is a document's field `body` where it has one, else its text; its field `heading` is searched too.
         """
         folder.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(":memory:")
+        texts = []
         try:
             database.execute(f"PRAGMA page_size = {_PAGE:d}")
             database.executescript(_TABLES)
@@ -113,7 +127,8 @@ class Indexes:
                 for number, document in enumerate(sorted(documents, key=lambda document: document.id), 1):
                     body = document.fields.get("body") or document.text
                     heading = document.fields.get("heading") or ""
-                    database.execute("INSERT INTO texts(id, text) VALUES (?, ?)", (number, body))
+                    texts.append(f"{heading}\n{body}".strip())
+                    database.execute("INSERT INTO texts VALUES (?, ?, ?)", (number, body, document.id))
                     database.execute(
                         "INSERT INTO words(rowid, heading, body) VALUES (?, ?, ?)",
                         (number, _spaced(heading), _spaced(body)),
@@ -123,16 +138,19 @@ class Indexes:
             (folder / _FILE).write_bytes(database.serialize())
         finally:
             database.close()
+        if embed is not None:
+            vectors.write(embed(texts), folder)
 
-    def open(self, folder: Path) -> FtsIndex:
+    def open(self, folder: Path) -> FtsIndex | vectors.MeaningIndex:
         """Read one into memory; raises NotFound where there is none, Invalid for a file that is no index."""
         file = folder / _FILE
         if not file.is_file():
             raise NotFound(f"there is no index in '{folder}'", "run the stage that makes it: noria run dataset")
         try:
-            return FtsIndex(file.read_bytes())
+            words = FtsIndex(file.read_bytes())
         except sqlite3.DatabaseError as error:
             raise Invalid(f"'{file}' is no index: {error}", "make it again: noria run dataset") from error
+        return vectors.opened(words, folder) or words
 
 
 def _words(text: str) -> list[str]:

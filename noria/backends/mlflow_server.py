@@ -45,14 +45,14 @@ class MlflowServer:
             from mlflow.tracking import MlflowClient
         except ModuleNotFoundError as error:
             raise Unavailable(f"'{error.name}' is not installed", "pip install 'noria[mlflow]'") from error
-        lost: tuple[type[Exception], ...] = (SQLAlchemyError, *faults())
+        raised: tuple[type[Exception], ...] = (SQLAlchemyError, *faults())
         try:
             yield MlflowClient(tracking_uri=self._uri)
         except MlflowException as error:
             status = error.get_http_status_code()
             kind = Unavailable if status >= 500 else NotFound if status == _MISSING else Invalid
             raise kind(f"MLflow at '{self._shown}': {error.message}", "look at [runtime] tracking") from error
-        except lost as error:
+        except raised as error:
             # MLflow lets pass what its database raises before it is open, and what its artifacts' store raises.
             words = str(error).strip().partition("\n")[0]
             raise Unavailable(f"MLflow at '{self._shown}': {words}", "look at [runtime] tracking") from error

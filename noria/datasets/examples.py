@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
-from noria import __version__, prompts
+from noria import __version__
 from noria.datasets import contamination, labelled, leaks, looks, pairs, poisoning, synthetic
 from noria.datasets.draft import Draft
 from noria.datasets.gather import from_documents, from_traffic
@@ -30,6 +31,7 @@ from noria.datasets.scrub import Recognise, Scrubber, keeps, keeps_document, par
 from noria.datasets.shingles import words
 from noria.datasets.split import Plan, Side, Sides, on, question_member, split
 from noria.errors import Invalid
+from noria.retrieval import Retriever, embedding
 from noria.settings import SourceSettings
 from noria.stage import Look, Work
 from noria.types import Artifact, Document, Example, Feedback, Interaction, Ref, Run, digest_of
@@ -53,6 +55,9 @@ def params(look: Look) -> JsonValue:
         engine = look.platform.settings.engines[task.synthetic.engine]
         base, quantization = look.platform.engines[engine.kind].base(engine)
         told["synthetic"]["model"] = [str(base), quantization]
+    if task.context is not None and task.context.engine is not None:
+        engine = look.platform.settings.engines[task.context.engine]
+        told["context"]["model"] = [str(each) for each in look.platform.engines[engine.kind].base(engine)]
     # How often sealed rows may be looked at changes no row by itself.
     told |= labelled.params(task)
     told["split"] = task.split.model_dump(mode="json", exclude={"looks"})
@@ -115,14 +120,14 @@ def work(work: Work, recogniser: Callable[[], Recognise] | None = None) -> Mappi
     test = _shown(sides, int(str(observed["shown"])))
     _check(train, test, work, int(str(observed["shown"])))
     work.progress.update("dataset", 2, 3, "context")
-    beside = _beside(work, scrubber)
-    sealed, learned = _dressed(on("test", test), beside), _dressed(on("train", train), beside)
+    with _beside(work, scrubber, [*test, *train]) as beside:
+        sealed, learned = _dressed(on("test", test), beside), _dressed(on("train", train), beside)
+        known = {draft.example.id for draft in train}
+        preferences = pairs.gathered(*traffic, work.task, sides, scrubber.aside(), known)
+        preferred = pairs.write(preferences, beside, work.out / "pairs.parquet")
     write_examples(learned, work.out / "train.parquet")
     write_examples(sealed, work.out / "test.parquet")
     write_times({draft.example.id: draft.at for draft in train if draft.at}, work.out / "times.parquet")
-    known = {draft.example.id for draft in train}
-    preferences = pairs.gathered(*traffic, work.task, sides, scrubber.aside(), known)
-    preferred = pairs.write(preferences, beside, work.out / "pairs.parquet")
     write_sides(sides.members, work.out / "sides.parquet")
     rows = [*learned, *sealed]
     parted, clean = (len(side) + len(sides.test) for side in (sides.train, train))
@@ -242,15 +247,20 @@ def _sealed(work: Work, sides: Sides, rows: int) -> dict[str, JsonValue]:
     }
 
 
-def _beside(work: Work, scrubber: Scrubber) -> Callable[[str], str | None]:
-    """Build the index; a function from a question to what it would be served with."""
+@contextmanager
+def _beside(work: Work, scrubber: Scrubber, asked: Sequence[Draft]) -> Iterator[Callable[[str], str | None]]:
+    """Build the index; a function from a question to what it would be served with, which is made ready for some."""
     context = work.task.context
     if context is None:
-        return lambda question: None
+        yield lambda question: None
+        return
     folder = work.out / "index"
-    work.platform.indexes.build(_documents(work, context.source, scrubber), folder)
-    index = work.platform.indexes.open(folder)
-    return lambda question: prompts.nearest(index.search, question, context.k, work.task.context_chars)
+    with embedding(work.platform, context) as embed:
+        work.platform.indexes.build(_documents(work, context.source, scrubber), folder, embed)
+        index = work.platform.indexes.open(folder)
+        found = Retriever(index, context, work.task.context_chars, embed)
+        found.ready([draft.example.messages[-1].content for draft in asked])
+        yield found.context
 
 
 def _dressed(examples: list[Example], beside: Callable[[str], str | None]) -> list[Example]:

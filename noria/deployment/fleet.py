@@ -114,10 +114,11 @@ class Fleet:
             thread.join()
 
     def _engines(self) -> set[str]:
-        """Every engine that a task answers, compares or falls back with."""
+        """Every engine that a task answers, compares, falls back or finds its context with."""
         tasks = self._platform.settings.tasks.values()
         others = {each for task in tasks for each in (*(arm.engine for arm in task.arms.values()), *task.fallback)}
-        return {task.engine for task in tasks} | others
+        meaning = {task.context.engine for task in tasks if task.context is not None and task.context.engine}
+        return {task.engine for task in tasks} | others | meaning
 
     def take(self, platform: Platform) -> None:
         """Go on with other settings. An engine whose table has changed is started anew, then the old one drained."""
@@ -288,6 +289,7 @@ class Fleet:
             or running is None
             or running.settings != self._platform.settings.engines[task.engine]
             or not wanted.adapters <= running.adapters
+            or (task.context is not None and task.context.engine not in (None, *self._running))
         ):
             return self._snapshot.routes.get(name)
         others = [self._other(arm, each, task) for arm, each in task.arms.items()]
@@ -305,13 +307,15 @@ class Fleet:
         )
 
     def _serving(self, running: Replicas, task: TaskSettings, candidate: Candidate) -> Arm:
-        """The arm of a candidate whose adapter is loaded."""
+        """The arm of a candidate whose adapter is loaded; with the engine by which its context is found."""
+        meaning = self._running.get(task.context.engine) if task.context and task.context.engine else None
         index = self._platform.lake.path(candidate.index) / "index" if candidate.index and task.context else None
         wording = adapters.wording_of(self._platform.lake, candidate.adapter)
         arm = self._arm(task.engine, running, None if wording else candidate.adapter, str(candidate.ref))
+        vectors = meaning.endpoints[0] if meaning and index else None
         return arm.model_copy(
             update={
-                "index": str(index) if index else None, "wording": wording,
+                "index": str(index) if index else None, "vectors": vectors, "wording": wording,
                 "extra": {**arm.extra, **self._held(task.engine, task)},
             }
         )  # fmt: skip

@@ -24,6 +24,7 @@ from noria.errors import Unavailable
 from noria.evaluation.likelihood import Scorer
 from noria.evaluation.metrics import Answered
 from noria.ports import Engine, Index, Platform, Progress
+from noria.retrieval import Retriever, embedding
 from noria.settings import TaskSettings
 from noria.types import Candidate, Example, Form, Message, Ref, Wording, digest_of
 
@@ -205,8 +206,14 @@ class Examiner:
         return self._rendered(candidate, rows, self._contexts(candidate, rows))
 
     def _contexts(self, candidate: Candidate, rows: Sequence[Example]) -> list[str | None]:
-        index = self._index(candidate)
-        return [self._context(index, row) for row in rows]
+        index, wanted = self._index(candidate), self.task.context
+        if index is None or wanted is None:
+            return [row.context for row in rows]
+        questions = [row.messages[-1].content for row in rows]
+        with embedding(self.platform, wanted) as embed:
+            found = Retriever(index, wanted, self.task.context_chars, embed)
+            found.ready(questions)
+            return [found.context(question) for question in questions]
 
     def _rendered(
         self, candidate: Candidate, rows: Sequence[Example], contexts: Sequence[str | None]
@@ -226,12 +233,6 @@ class Examiner:
         if candidate.index is None or self.task.context is None:
             return None
         return self.platform.indexes.open(self.platform.lake.path(candidate.index) / "index")
-
-    def _context(self, index: Index | None, row: Example) -> str | None:
-        wanted = self.task.context
-        if index is None or wanted is None:
-            return row.context
-        return prompts.nearest(index.search, row.messages[-1].content, wanted.k, self.task.context_chars)
 
     def _ask(self, free: SimpleQueue[_Seat], question: Callable[[Engine], Result]) -> Result:
         """Put a question to a free engine, and again to a fresh one where it dies."""

@@ -19,6 +19,7 @@ from noria.gateway.faults import engine_fault, said
 from noria.gateway.record import Turn
 from noria.gateway.routing import Live, LiveArm
 from noria.gateway.wire import EngineFault, read_object
+from noria.ports import Meant
 from noria.settings import GatewaySettings
 
 _OURS: Final = frozenset(("metadata", "store", "user", "max_completion_tokens", "safety_identifier", "service_tier"))
@@ -43,6 +44,8 @@ class Ask:
     stop: tuple[str, ...] = ()
     logprobs = False
     """Whether the client asked for log-probabilities."""
+    meant: Meant | None = None
+    """The question as a vector, where documents are found by meaning."""
 
     def __init__(self, api: Api, body: Mapping[str, Any], size: int) -> None:
         self.api = api
@@ -73,6 +76,11 @@ class Ask:
         default = live.task.max_tokens if live.task is not None else 256
         return prompt, (self.max_tokens or default) * self.choices
 
+    def question(self) -> str | None:
+        """What is asked last of a conversation; None where that is no user's."""
+        last = self.messages[-1] if self.messages else {}
+        return _text(last) if last.get("role") == "user" else None
+
     def prefix(self) -> str:
         """The beginning of the prompt, by which a replica that knows it is found."""
         head = "".join(text if isinstance(text := each.get("content"), str) else "" for each in self.messages[:2])
@@ -81,10 +89,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What one engine is sent: the request body, and the context that went into it."""
+    """What one engine is sent: the request body, the context that went into it, and the ids of its documents."""
 
     body: bytes
     context: str | None = None
+    sources: tuple[str, ...] = ()
 
 
 class Api:
@@ -196,13 +205,12 @@ class Chat(Api):
         body = dict(ask.body)
         for name in _OURS & body.keys():
             del body[name]
-        context = None
+        context, sources = prompts.beside((), 0)
         task = live.task
         if task is not None:
-            last = ask.messages[-1]
-            if arm.index is not None and task.context is not None and last.get("role") == "user":
-                question = _text(last)
-                context = prompts.nearest(arm.index.search, question, task.context.k, task.context_chars)
+            if arm.index is not None and task.context is not None and (question := ask.question()) is not None:
+                hits = arm.index.search(question, task.context.k, ask.meant)
+                context, sources = prompts.beside(hits, task.context_chars)
             body["messages"] = prompts.dress(task.system, ask.messages, context, arm.wording)
             body["stop"] = [*ask.stop, prompts.STOP]
             if body.get("temperature") is None:
@@ -216,7 +224,7 @@ class Chat(Api):
         body["model"] = arm.arm.upstreams[0].model
         _with_usage(body, ask)
         body.update(arm.arm.extra)
-        return Prepared(orjson.dumps(body), context)
+        return Prepared(orjson.dumps(body), context, sources)
 
 
 class Completions(Api):

@@ -18,6 +18,7 @@ from noria.gateway.events import AnswerStream
 from noria.gateway.guard import Guards, Refused
 from noria.gateway.inflight import SWEEP_SECONDS, Inflight
 from noria.gateway.limits import Ledger
+from noria.gateway.meaning import meant
 from noria.gateway.metrics import cause_of
 from noria.gateway.record import GONE, Journal, Turn, pseudonym
 from noria.gateway.routing import LiveArm, Replica, pick
@@ -167,11 +168,13 @@ class Exchange:
         may not have, the next one is asked; of any other, the client is told.
         """
         fault: NoriaError | None = None
+        await meant(self._pool, turn, ask)
         for pause in PAUSES:
             if pause:
                 await asyncio.sleep(pause)
             for arm, replica, prepared in self._round(turn, ask, last=pause == PAUSES[-1]):
-                turn.arm, turn.replica, turn.context = arm, replica, prepared.context
+                turn.arm, turn.replica = arm, replica
+                turn.context, turn.sources = prepared.context, prepared.sources
                 replica.outstanding += 1
                 breaker = replica.breaker
                 breaker.sent()

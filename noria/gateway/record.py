@@ -92,6 +92,8 @@ class Turn:
     messages: Sequence[Any] = ()
     request: Mapping[str, Any] = MappingProxyType({})
     context: str | None = None
+    sources: tuple[str, ...] = ()
+    """Ids of the documents in the context."""
     status = 500
     error: str | None = "the gateway failed"
     cause = "internal"
@@ -195,7 +197,8 @@ class Turn:
                 "status": self.status, "error": self.error, "stream": self.stream, "prompt_tokens": self.tokens[0],
                 "completion_tokens": self.tokens[1], "first_token_seconds": self.first_token_seconds,
                 "seconds": seconds, "trainable": self.trainable, "logprob": heard.logprob, "support": self.support,
-                "findings": self.findings, "light": self.light, "cost": self.cost, "trace": self.trace,
+                "findings": self.findings, "sources": self.sources, "light": self.light, "cost": self.cost,
+                "trace": self.trace,
             }
         )  # fmt: skip
 

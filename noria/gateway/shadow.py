@@ -55,7 +55,7 @@ class Shadows:
         replica.outstanding += 1
         try:
             prepared = ask.api.prepare(live, arm, _unstreamed(ask))
-            copy.context = prepared.context
+            copy.context, copy.sources = prepared.context, prepared.sources
             reply = await self._post(replica, ask.api.path, prepared.body)
             if reply.status != 200:
                 raise engine_fault(reply.status, await reply.read())
@@ -90,5 +90,5 @@ def _unstreamed(ask: Ask) -> Ask:
     body: dict[str, Any] = {name: value for name, value in ask.body.items() if name not in ("stream", "stream_options")}
     plain = Ask(ask.api, body, ask.size)
     plain.messages, plain.max_tokens, plain.choices = ask.messages, ask.max_tokens, ask.choices
-    plain.stop, plain.logprobs = ask.stop, ask.logprobs
+    plain.stop, plain.logprobs, plain.meant = ask.stop, ask.logprobs, ask.meant
     return plain

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from noria import adapters
@@ -52,6 +53,7 @@ def explain(platform: Platform, identity: str, limit: int = 5) -> dict[str, Any]
             "question": _question(told),
             "text": told.answer,
             "context": told.context,
+            "documents": _documents(platform, champion, told),
             "arm": told.arm,
         },
         "served_by": told.served_by,
@@ -162,6 +164,24 @@ def _sources(platform: Platform, chain: dict[str, Artifact], rows: list[dict[str
         if row["origin"].startswith("traffic"):
             sources["traffic", row["conversation"], row["id"]] = None
     return [{"name": name, "file": file, "digest": digest} for name, file, digest in sources]
+
+
+def _documents(platform: Platform, champion: Candidate | None, told: Interaction) -> list[dict[str, str]]:
+    """The documents in the context of the answer, by name and file, as far as they are still known."""
+    chain = ancestors(platform, champion.index) if champion and champion.index and told.sources else ()
+    made = next((each for each in chain if each.ref.kind == "documents" and platform.lake.has(each.ref)), None)
+    if made is None:
+        return [{"id": identity, "name": "", "file": ""} for identity in told.sources]
+    file = platform.lake.path(made.ref) / "documents.parquet"
+    wanted = pc.field("id").isin(list(told.sources))
+    rows = pq.read_table(file, columns=["id", "source", "file"], filters=wanted).to_pylist()
+    known = {row["id"]: row for row in rows}
+    return [
+        {"id": each, "name": known[each]["source"], "file": known[each]["file"]}
+        if each in known
+        else {"id": each, "name": "", "file": ""}
+        for each in told.sources
+    ]
 
 
 def _question(told: Interaction) -> str:

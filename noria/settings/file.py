@@ -227,6 +227,7 @@ def _check_names(settings: Settings) -> None:
             *((engines, each, ("fallback",)) for each in table.fallback),
             *((sources, each, ("sources",)) for each in table.sources),
             *((sources, each.source, ("context",)) for each in (table.context,) if each),
+            *((engines, each.engine, ("context", "engine")) for each in (table.context,) if each and each.engine),
             *((engines, each.engine, ("synthetic", "engine")) for each in (table.synthetic,) if each),
             *((sources, each.source, ("synthetic", "source")) for each in (table.synthetic,) if each),
             *((judges, each.judge, ("labels", "comparison")) for each in (comparison,) if each and each.judge),

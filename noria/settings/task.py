@@ -27,6 +27,25 @@ class ContextSettings(Table):
 
     source: Name
     k: int = Field(default=1, ge=1, le=8)
+    by: Literal["words", "meaning"] = "words"
+    """How they are found: by the words that they share with the question, or by vectors of an encoder."""
+    rerank: bool = False
+    """The nearest by one way are put in order by both."""
+    engine: Name | None = None
+    """The engine that makes vectors of texts (`/v1/embeddings`)."""
+
+    @property
+    def vectors(self) -> bool:
+        """Whether texts are compared by meaning at all."""
+        return self.by == "meaning" or self.rerank
+
+    @model_validator(mode="after")
+    def _embedded(self) -> Self:
+        if self.vectors and self.engine is None:
+            raise ValueError("to compare by meaning, name an engine that makes vectors: engine = …")
+        if self.engine is not None and not self.vectors:
+            raise ValueError('its engine makes vectors, which by = "words" does not use')
+        return self
 
 
 class GateSettings(Table):

@@ -137,6 +137,9 @@ def test_online_are_the_latest_rows(store: FeatureStore, view: FeatureView) -> N
     assert found["token_ids"].to_pylist() == [[3], None, [9, 9, 9]]
     assert found["meta"].to_pylist() == ["of 2", None, "of 1"]
     assert found["weights"].to_pylist() == [[0.5], None, [0.5]]
+    assert store.read(view, ["1"], ["n_tokens", "meta"]).to_pylist() == [
+        {"input_id": "1", "n_tokens": 3, "meta": "of 1"}
+    ]
     assert store.materialize(view, START + 5 * DAY, START + 6 * DAY) == 0
 
 

@@ -173,6 +173,8 @@ class Plane:
         self.task: dict[str, Any] = {}
         self.grant: dict[str, Any] = {}
         self.rules: dict[str, Any] = {}
+        self.context = ContextSettings(source="faq")
+        self.vectors: Endpoint | None = None
         self.arms: tuple[Arm, ...] = ()
         self.fallbacks: tuple[Arm, ...] = ()
         self.paths: tuple[tuple[str, str], ...] = ()
@@ -187,10 +189,11 @@ class Plane:
             served_by=served_by, engine="local",
             upstreams=(Endpoint(url=engine_url, key="engine-key", model="alias", paths=self.paths),),
             extra={"lora": [{"id": 0, "scale": 1.0}]}, index=None if self.index is None else str(self.index),
+            vectors=self.vectors,
         )  # fmt: skip
         task = TaskSettings(
             sources=("faq",), base="alias", engine="local", system="You answer.",
-            context=None if self.index is None else ContextSettings(source="faq"), **self.task,
+            context=None if self.index is None else self.context, **self.task,
         )  # fmt: skip
         route = Route(arms=(arm, *self.arms), fallbacks=self.fallbacks, task=task.model_dump(mode="json"))
         grant = KeyGrant(id="k1", name="alice", role="developer", **self.grant)

@@ -19,7 +19,7 @@ from noria.gateway.app import Gateway, build
 from noria.gateway.limits import Ledger
 from noria.gateway.snapshot import SnapshotFile
 from noria.gateway.wire import CALLER, Header
-from noria.ports import Index, Recorder
+from noria.ports import Hit, Index, Meant, Recorder
 from noria.types import Interaction
 
 
@@ -49,7 +49,7 @@ class Memory:
 class BrokenIndex:
     """An index whose search has a fault nobody foresaw."""
 
-    def search(self, text: str, k: int) -> list[str]:
+    def search(self, text: str, k: int, meant: Meant | None = None) -> list[Hit]:
         raise RuntimeError("a fault in the index")
 
 
