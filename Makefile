@@ -1,5 +1,5 @@
 # install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench bench-coverage bench-data bench-features bench-gate bench-gateway bench-personal bench-training \
+.PHONY: install demo test check bench bench-coverage bench-data bench-features bench-gate bench-gateway bench-personal bench-training bench-tune \
 	conformance conformance-airflow conformance-spark soak clean
 
 PYTHON ?= python3
@@ -58,6 +58,10 @@ bench-personal: install
 # Target tokens per CPU second beside plain TRL on the same batches, and whether the losses are the same.
 bench-training: install
 	$(BIN)/python benchmarks/training.py
+
+# Twelve trials on the help desk, and the validation loss of the recipe as it stood.
+bench-tune: install
+	$(BIN)/python benchmarks/tune.py
 
 # The stage documents on Sail and on Apache Spark, which is installed into a folder of its own first; Java 17 is needed.
 # More real text for the generator: make bench-data DATA="--corpus FOLDER --sizes 50000,500000,5000000"

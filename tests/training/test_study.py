@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 from study_bench import SPACE, Bench
 
+from noria import cycle
+from noria.backends.fake import FakeClock
+from noria.backends.ledger import SqlRuns, open_engine
 from noria.cycle import STAGES
 from noria.errors import Invalid, NotFound
 from noria.settings import LoraRecipe
 from noria.stage import check_order, stages_of
 from noria.training import adapter, study
 from noria.training.weights import held_out
-from noria.types import Artifact, Trial
+from noria.types import Artifact, Cycle, Run, Trial
 
 BENCH = Path(__file__).with_name("study_bench.py")
 
@@ -192,6 +195,32 @@ def test_only_tasks_with_the_table_have_the_stage(tmp_path: Path) -> None:
     names = [each.name for each in with_it]
     assert names[names.index("study") - 1 : names.index("study") + 2] == ["features", "study", "adapter"]
     assert with_it[names.index("adapter")].reads == ("features", "study")
+
+
+@pytest.mark.slow
+def test_another_process_joins_the_study_of_the_cycle_that_runs(tmp_path: Path) -> None:
+    bench, clock = Bench(tmp_path), FakeClock()
+    ledger = open_engine(bench.ledger, tmp_path)
+    runs = SqlRuns(ledger)
+    platform = replace(bench.platform, runs=runs, clock=clock)
+    runs.save(Cycle(id="cycle-1", task="help", began=clock.now()))
+    with pytest.raises(NotFound, match="no study of 'help' is under way"):
+        cycle.join(platform, "help", bench.progress)
+    for stage, artifact in bench.inputs.items():
+        run = Run(
+            key=artifact.run_key, stage=stage, task="help", cycle="cycle-1", output=artifact.ref, seconds=1.0,
+            peak_mb=1.0, at=clock.now(),
+        )  # fmt: skip
+        runs.record(run, artifact)
+    with pytest.raises(NotFound, match="there is no study 'help-"):
+        cycle.join(platform, "help", bench.progress)
+    meta, _ = bench.run()
+    (tmp_path / "noria.toml").write_text((tmp_path / "noria.toml").read_text().replace("trials = 6", "trials = 9"))
+    larger = Bench(tmp_path)
+    work = larger.prepared()
+    larger.studies.open(study.name_of(work), study._plan(work, rises=False))
+    assert cycle.join(platform, "help", bench.progress) == (meta["study"], 3)
+    ledger.dispose()
 
 
 def started(folder: Path, ledger: str, pause: float, mode: str) -> subprocess.Popen[str]:
