@@ -93,6 +93,7 @@ def _why_rows(told: dict[str, Any]) -> list[list[str]]:
         ["question", answer["question"]],
         ["answer", answer["text"]],
         ["context", answer["context"] or ""],
+        *(["from", f"{each['name']}: {each['file']}"] for each in answer["documents"]),
         ["served by", f"{told['served_by']} ({answer['arm']})"],
         ["decision", f"{decision['verdict']}: {decision['because']}"],
         ["report", told["report"] or ""],
