@@ -8,7 +8,6 @@ import pytest
 from tiny_llama import tiny_model
 
 from noria.backends import peft_fit
-from noria.backends.energy import Joules
 from noria.backends.llamacpp import model_path, read_header
 from noria.backends.peft_fit import GIB, Device
 from noria.errors import Invalid, Unavailable
@@ -70,17 +69,3 @@ def test_a_full_disk_is_told_before(model: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
     with pytest.raises(Unavailable, match=r"the disk is full: the training writes about . MB, 0 MB are free"):
         peft_fit.check_disk(model, LoraRecipe(), tmp_path)
-
-
-def test_energy_is_read_from_counters_over_their_end_and_never_made_up(tmp_path: Path) -> None:
-    assert Joules(tmp_path).used() is None
-    for zone, energy in (("intel-rapl:0", 900_000), ("intel-rapl:1", 0), ("intel-rapl:0:0", 5)):
-        (tmp_path / zone).mkdir()
-        (tmp_path / zone / "energy_uj").write_text(f"{energy}\n")
-        (tmp_path / zone / "max_energy_range_uj").write_text("999999\n")
-    joules = Joules(tmp_path)
-    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("400000\n")
-    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("250000\n")
-    assert joules.used() == pytest.approx(0.75)
-    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("450000\n")
-    assert joules.used() == pytest.approx(0.8)
