@@ -154,7 +154,9 @@ def test_few_shot_writes_the_best_examples_and_what_was_tried(tmp_path: Path) ->
     assert tried["value"] == told["value"] == 0.3
     assert tried["validation"] == 8
     assert 2 <= len(tried["wordings"]) <= 5
-    assert told["recipe"]["kind"] == "few-shot"
+    recipe = told["recipe"]
+    assert isinstance(recipe, dict)
+    assert recipe["kind"] == "few-shot"
     assert told["shots"] == [shot.id for shot in wording.shots]
 
 
