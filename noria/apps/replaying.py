@@ -33,6 +33,9 @@ def replay(platform: Platform, text: str, progress: Progress) -> tuple[Artifact,
     """
     made = named(platform, text)
     stage = next(each for each in cycle.STAGES if each.name == "adapter")
+    # What it was made from counts, not what the task's cycle has by now.
+    kinds = {parent.kind for parent in made.parents}
+    stage = replace(stage, reads=tuple(read for read in stage.reads if read in kinds))
     name = made.ref.name
     original = platform.lake.verified(made.ref)
     task, inputs = _task(platform, name, made), _inputs(platform, stage, made)
