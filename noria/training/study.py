@@ -159,7 +159,7 @@ def carry_out(work: Work, study: Study, means: Means) -> int:
         finally:
             study.tell(done)
         made += 1
-        _give_up(study.trials())
+        _give_up(study.name, study.trials())
     _tell(work, study, study.trials())
     return made
 
@@ -354,14 +354,14 @@ def _best(trials: Sequence[Trial], plan: SearchPlan) -> Trial | None:
     return min(done)[2] if done else None
 
 
-def _give_up(trials: Sequence[Trial], *, over: bool = False) -> None:
+def _give_up(name: str, trials: Sequence[Trial], *, over: bool = False) -> None:
     failed = [each for each in trials if each.state == "failed"]
     if any(each.state in ("complete", "pruned") for each in trials) or not failed:
         return
     if over or len(failed) >= HOPELESS:
         raise Invalid(
             f"no trial of the search came to an end; {len(failed)} failed, the last of them: {failed[-1].because}",
-            "put that right, then clear the failed trials away: noria tune remove",
+            f"put that right, then clear the failed trials away: noria tune remove {name}",
         )
 
 
@@ -371,7 +371,7 @@ def _finished(work: Work, study: Study, means: Means) -> list[Trial]:
         if not carry_out(work, study, means):
             time.sleep(WAIT)
     trials = [each for each in study.trials() if each.state in ENDED]
-    _give_up(trials, over=True)
+    _give_up(study.name, trials, over=True)
     if _best(trials, study.plan) is None:
         raise Invalid(
             f"the search ended with {len(trials)} trials, none of which came to its end",
