@@ -197,8 +197,10 @@ def redis() -> Iterator[str | None]:
     line = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir()) as process:
         time.sleep(1)
-        yield f"redis://127.0.0.1:{port}/0"
-        process.terminate()
+        try:
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.terminate()
 
 
 @contextlib.contextmanager
@@ -210,8 +212,10 @@ def postgres() -> Iterator[str | None]:
     import conftest
 
     server = conftest.postgres.__wrapped__()
-    yield next(server)
-    next(server, None)
+    try:
+        yield next(server)
+    finally:
+        next(server, None)
 
 
 def free_port() -> int:

@@ -211,6 +211,9 @@ class Indexes(Protocol):
     def open(self, folder: Path) -> Index:
         """Read one into memory."""
 
+    def rows(self, folder: Path) -> Iterator[tuple[Hit, list[float]]]:
+        """Every document of an index with its vector; nothing where it has no vectors."""
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureView:

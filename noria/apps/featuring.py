@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from noria.errors import Invalid, NotFound
-from noria.features import views
+from noria.features import documents, views
 from noria.ports import FeatureView, Platform
 from noria.types import digest_of
 
@@ -75,7 +75,16 @@ def materialize(platform: Platform, task: str | None, since: datetime | None, un
     view = views.of_task(platform, name)
     added = views.publish(platform, name, view)
     rows = platform.features.materialize(view, since or BEGINNING, until or platform.clock.now())
-    return {"task": name, "version": view.tags["version"], "added": added, "online": rows}
+    texts = documents.publish(platform, name)
+    return {"task": name, "version": view.tags["version"], "added": added, "online": rows, "documents": texts}
+
+
+def retrieve(platform: Platform, task: str | None, question: str, k: int | None) -> list[dict[str, Any]]:
+    """The documents that stand beside a question, nearest first."""
+    name, settings = platform.settings.task(task)
+    most = k if k is not None else settings.context.k if settings.context else 1
+    hits = documents.retrieve(platform, name, question, most)
+    return [{"document": hit.document, "text": hit.text} for hit in hits]
 
 
 def push(platform: Platform, task: str | None, file: Path, keep: bool) -> dict[str, Any]:

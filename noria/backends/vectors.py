@@ -57,6 +57,10 @@ class MeaningIndex:
         first, second = (by_meaning, by_words) if meant.by == "meaning" else (by_words, by_meaning)
         return [self._words.hit(number) for number in fused(first, second)[:k]]
 
+    def hit(self, number: int) -> Hit:
+        """The document with this number, from 1."""
+        return self._words.hit(number)
+
     def close(self) -> None:
         """Give the memory back."""
         self._words.close()

@@ -188,7 +188,8 @@ def _pieces(lists: pa.Array, kind: type[np.generic]) -> list[bytes]:
 
 def versions(platform: Platform, name: str) -> list[FeatureView]:
     """A view for each version that has a history, whatever tokenizer and prompt are in use now."""
-    folders = sorted(each for each in table_of(platform, name, "-").parent.glob("*") if each.is_dir())
+    there = table_of(platform, name, "-").parent.glob("*")
+    folders = sorted(each for each in there if each.is_dir() and not each.name.startswith("documents-"))
     shape = view_of(platform, name, "", "")
     return [
         replace(shape, project=project_of(platform, name, each.name), table=each, tags={"version": each.name})

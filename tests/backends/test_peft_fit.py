@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -67,6 +66,6 @@ def test_more_is_needed_for_more() -> None:
 def test_a_full_disk_is_told_before(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     peft_fit.check_disk(model, FullRecipe(), tmp_path / "not" / "yet" / "there")
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
     with pytest.raises(Unavailable, match=r"the disk is full: the training writes about . MB, 0 MB are free"):
         peft_fit.check_disk(model, LoraRecipe(), tmp_path)

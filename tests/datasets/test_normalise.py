@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from noria.datasets import normalise
 from noria.datasets.booklet import booklet_regex
-from noria.datasets.texts import Opened, of, pieces, ready, through
+from noria.datasets.texts import Opened, each, of, pieces, ready, through
 
 DEFAULT = (normalise.unicode("NFC", True), normalise.whitespace())
 LANGUAGES = {
@@ -138,6 +142,37 @@ def test_exact_duplicates_differ_in_case_forms_and_white_space_only() -> None:
 def test_a_text_and_its_upper_case_have_a_stable_digest(text: str) -> None:
     batch = pa.record_batch({"source": ["s"] * 2, "text": [text, f" {text}\n"], "fields": ["{}"] * 2})
     assert len(set(normalise.digests(of(batch)).to_pylist())) == 1
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFKC"])
+def test_characters_that_need_no_look_stay_what_they_are(form: Literal["NFC", "NFKC"]) -> None:
+    every = [chr(code) for code in range(1, 0x20000) if not 0xD800 <= code < 0xE000]
+    listed = normalise._FOLDED if form == "NFKC" else normalise._COMPOSED
+    calm = {
+        one
+        for one, found in zip(every, pc.match_substring_regex(pa.array(every), f"[{listed}]").to_pylist(), strict=True)
+        if found
+    }
+    assert all(unicodedata.normalize(form, one) == one for one in calm)
+    assert form == "NFC" or all(one.casefold() == one for one in calm)
+    second = {part for one in every for part in unicodedata.normalize("NFD", one)[1:]}
+    assert not calm & second
+
+
+def test_strings_are_folded_wherever_they_lie_in_an_engines_batch() -> None:
+    whole = pa.array(["Left OUT", "ÉTÉ", "Plain", "ﬁne", "x ≤ ½"])
+    offsets = pa.py_buffer(whole.buffers()[1].to_pybytes()[4:])
+    sliced = pa.Array.from_buffers(pa.string(), 4, [None, offsets, whole.buffers()[2]])
+    assert normalise.folded(sliced, each(str.casefold)).to_pylist() == ["été", "plain", "ﬁne".casefold(), "x ≤ ½"]
+
+
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=3))
+def test_fields_that_change_are_the_same_json(pairs: list[tuple[str, str]]) -> None:
+    fields = dict([*pairs, ("lang", "A\u200b")])
+    batch = pa.record_batch({"source": ["s"] * 2, "text": [""] * 2, "fields": ["{}", json.dumps(fields)]})
+    left, _ = through(ready(DEFAULT), of(batch))
+    changed = {name: run(value, *DEFAULT)[0] for name, value in fields.items()}
+    assert left.fields(batch.column("fields")).to_pylist() == ["{}", json.dumps(changed, ensure_ascii=False)]
 
 
 def test_batches_are_cut_by_bytes() -> None:

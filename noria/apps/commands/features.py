@@ -109,6 +109,25 @@ def remove_rows(ids: Ids, task: Task = None, as_json: AsJson = False, project: F
     _told(featuring.remove(opened(project), task, ids), as_json)
 
 
+@group.command("retrieve")
+def retrieve_documents(
+    question: Annotated[str, typer.Argument(help="What a customer would ask.")],
+    k: Annotated[int | None, typer.Option("--k", min=1, max=100, help="How many; else as many as are served.")] = None,
+    task: Task = None,
+    as_json: AsJson = False,
+    project: Folder = HERE,
+) -> None:
+    """The documents that stand beside a question, nearest first: by words or by meaning, as the task says.
+
+    Example: noria features retrieve "I cannot log in" --k 3
+    """
+    from noria.apps import featuring
+    from noria.apps.screen import show, table_of
+
+    found = featuring.retrieve(opened(project), task, question, k)
+    show(found, as_json, table_of(["document", "text"], [[each["document"], each["text"][:160]] for each in found]))
+
+
 @group.command("encode")
 def encode_text(
     text: Annotated[str, typer.Argument(help="Any text.")],

@@ -106,6 +106,7 @@ def _why_rows(told: dict[str, Any]) -> list[list[str]]:
         ["question", answer["question"]],
         ["answer", answer["text"]],
         ["context", answer["context"] or ""],
+        *(["from", f"{each['name']}: {each['file']}"] for each in answer["documents"]),
         ["served by", f"{told['served_by']} ({answer['arm']})"],
         *_model_rows(told["model"]),
         ["decision", f"{decision['verdict']}: {decision['because']}"],
