@@ -250,11 +250,15 @@ class Beside:
 
 @dataclass(slots=True)
 class Watched:
-    """Port `Trainer` that notes each loss of the validation rows, and ends where `prunes` says so of one."""
+    """Port `Trainer` that notes each loss of the validation rows, and ends where `prunes` says so of one.
+
+    It is asked at each tenth of the plan: batch and epochs change what a step is, so steps cannot be compared. A
+    training that is through is not pruned any more.
+    """
 
     trainer: Trainer
     curve: list[float]
-    prunes: Callable[[float], bool]
+    prunes: Callable[[int, float], bool]
     stopped: bool = field(default=False)
 
     def tokenizer(self, model: Path) -> Path:
@@ -268,9 +272,16 @@ class Watched:
     def train(self, job: TrainingJob, progress: Progress) -> dict[str, JsonValue]:
         """As of the trainer, without checkpoints: two processes may have drawn the same values."""
 
-        def stop(_step: int, loss: float) -> bool:
+        asked = 0
+
+        def stop(step: int, loss: float) -> bool:
+            nonlocal asked
+            tenth = 10 * step // len(job.plan)
             self.curve.append(loss)
-            self.stopped = self.stopped or self.prunes(loss)
+            if tenth > asked:
+                asked = tenth
+                pruned = self.prunes(tenth, loss)
+                self.stopped = self.stopped or (pruned and step < len(job.plan))
             return self.stopped
 
         return self.trainer.train(replace(job, stop=stop, state=None), progress)
