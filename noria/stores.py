@@ -123,8 +123,8 @@ class Study(Protocol):
     def ask(self) -> Trial | None:
         """Begin the next trial; None once the budget is spent or the grid is through. Others may be under way."""
 
-    def report(self, number: int, value: float) -> bool:
-        """Note what was measured on the way of a trial that this process began; whether to prune it."""
+    def report(self, number: int, tenth: int, value: float) -> bool:
+        """Note what was measured after so many tenths of a trial that this process began; whether to prune it."""
 
     def tell(self, trial: Trial) -> None:
         """End a trial that this process began, by its state; one that is lost is begun again, by whoever asks next."""

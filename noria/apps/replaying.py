@@ -32,10 +32,7 @@ def replay(platform: Platform, text: str, progress: Progress) -> tuple[Artifact,
     or another version of noria would make something else.
     """
     made = named(platform, text)
-    stage = next(each for each in cycle.STAGES if each.name == "adapter")
-    # What it was made from counts, not what the task's cycle has by now.
-    kinds = {parent.kind for parent in made.parents}
-    stage = replace(stage, reads=tuple(read for read in stage.reads if read in kinds))
+    stage = stage_of(made)
     name = made.ref.name
     original = platform.lake.verified(made.ref)
     task, inputs = _task(platform, name, made), _inputs(platform, stage, made)
@@ -52,6 +49,13 @@ def replay(platform: Platform, text: str, progress: Progress) -> tuple[Artifact,
     _keep(platform, made, found)
     versions.best_effort(platform, name, lambda line: progress.update("registry", 0, 1, line), whole=True)
     return made, found
+
+
+def stage_of(made: Artifact) -> Stage:
+    """The stage `adapter` as it was in the cycle that made this one: with a study where there was one."""
+    stage = next(each for each in cycle.STAGES if each.name == "adapter")
+    studied = any(parent.kind == "study" for parent in made.parents)
+    return stage if studied else replace(stage, reads=tuple(read for read in stage.reads if read != "study"))
 
 
 def named(platform: Platform, text: str) -> Artifact:

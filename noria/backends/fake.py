@@ -112,7 +112,7 @@ class FakeStudy:
         self._trials.append(Trial(number=number, state="running", values=drawn))
         return self._trials[-1]
 
-    def report(self, number: int, value: float) -> bool:
+    def report(self, number: int, tenth: int, value: float) -> bool:
         """Note what was measured on the way; never prunes."""
         trial = self._trials[number]
         self._trials[number] = trial.model_copy(update={"curve": (*trial.curve, value)})

@@ -175,7 +175,6 @@ class _Begun:
     trial: optuna.Trial
     ended: threading.Event
     alive: threading.Thread
-    measured: int = 0
 
 
 class OptunaStudy:
@@ -211,13 +210,12 @@ class OptunaStudy:
             self._begun[begun.number] = _Begun(begun, ended, alive)
             return Trial(number=begun.number, state="running", values=_plain(self.plan.axes, begun.params))
 
-    def report(self, number: int, value: float) -> bool:
-        """Note what was measured on the way; whether to prune the trial."""
+    def report(self, number: int, tenth: int, value: float) -> bool:
+        """Note what was measured after so many tenths; whether to prune the trial."""
         with self._home._told():
-            begun = self._begun[number]
-            begun.measured += 1
-            begun.trial.report(value, begun.measured)
-            return begun.trial.should_prune()
+            trial = self._begun[number].trial
+            trial.report(value, tenth)
+            return trial.should_prune()
 
     def tell(self, trial: Trial) -> None:
         """End a trial. One that was taken for lost in the meantime, as on a machine that slept, stays so."""

@@ -80,6 +80,8 @@ def _slices(plan: SearchPlan, trials: Sequence[Trial], metric: str) -> Any:
             axes.set_xlim(-0.5, len(axis.choices) - 0.5)
         elif axis.log:
             axes.set_xscale("log")
+            axes.set_xlim(axis.low / 1.3, axis.high * 1.3)
+            axes.xaxis.set_minor_formatter(lambda value, place: "")
         axes.set_xlabel(axis.name)
         axes.grid(alpha=0.3)
         if place % across == 1 or across == 1:

@@ -166,7 +166,7 @@ def carry_out(work: Work, study: Study, means: Means) -> int:
         finally:
             study.tell(done)
         made += 1
-        _give_up(study.trials())
+        _give_up(study.name, study.trials())
     _tell(work, study, study.trials())
     return made
 
@@ -261,11 +261,15 @@ class Beside:
 
 @dataclass(slots=True)
 class Watched:
-    """Port `Trainer` that notes each loss of the validation rows, and ends where `prunes` says so of one."""
+    """Port `Trainer` that notes each loss of the validation rows, and ends where `prunes` says so of one.
+
+    It is asked at each tenth of the plan: batch and epochs change what a step is, so steps cannot be compared. A
+    training that is through is not pruned any more.
+    """
 
     trainer: Trainer
     curve: list[float]
-    prunes: Callable[[float], bool]
+    prunes: Callable[[int, float], bool]
     stopped: bool = field(default=False)
 
     def tokenizer(self, model: Path) -> Path:
@@ -279,9 +283,16 @@ class Watched:
     def train(self, job: TrainingJob, progress: Progress) -> dict[str, JsonValue]:
         """As of the trainer, without checkpoints: two processes may have drawn the same values."""
 
-        def stop(_step: int, loss: float) -> bool:
+        asked = 0
+
+        def stop(step: int, loss: float) -> bool:
+            nonlocal asked
+            tenth = 10 * step // len(job.plan)
             self.curve.append(loss)
-            self.stopped = self.stopped or self.prunes(loss)
+            if tenth > asked:
+                asked = tenth
+                pruned = self.prunes(tenth, loss)
+                self.stopped = self.stopped or (pruned and step < len(job.plan))
             return self.stopped
 
         return self.trainer.train(replace(job, stop=stop, state=None), progress)
@@ -365,14 +376,14 @@ def _best(trials: Sequence[Trial], plan: SearchPlan) -> Trial | None:
     return min(done)[2] if done else None
 
 
-def _give_up(trials: Sequence[Trial], *, over: bool = False) -> None:
+def _give_up(name: str, trials: Sequence[Trial], *, over: bool = False) -> None:
     failed = [each for each in trials if each.state == "failed"]
     if any(each.state in ("complete", "pruned") for each in trials) or not failed:
         return
     if over or len(failed) >= HOPELESS:
         raise Invalid(
             f"no trial of the search came to an end; {len(failed)} failed, the last of them: {failed[-1].because}",
-            "put that right, then clear the failed trials away: noria tune remove",
+            f"put that right, then clear the failed trials away: noria tune remove {name}",
         )
 
 
@@ -382,7 +393,7 @@ def _finished(work: Work, study: Study, means: Means) -> list[Trial]:
         if not carry_out(work, study, means):
             time.sleep(WAIT)
     trials = [each for each in study.trials() if each.state in ENDED]
-    _give_up(trials, over=True)
+    _give_up(study.name, trials, over=True)
     if _best(trials, study.plan) is None:
         raise Invalid(
             f"the search ended with {len(trials)} trials, none of which came to its end",

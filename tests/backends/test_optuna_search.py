@@ -109,7 +109,7 @@ def test_what_falls_behind_is_pruned(studies: OptunaStudies, pruning: str) -> No
         pruned = False
         while steps < 10 and not pruned:
             steps += 1
-            pruned = study.report(trial.number, value + 1 / steps)
+            pruned = study.report(trial.number, steps, value + 1 / steps)
         state = "pruned" if pruned else "complete"
         study.tell(trial.model_copy(update={"state": state, "value": None if pruned else value}))
         measured.append(steps)

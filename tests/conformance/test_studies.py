@@ -42,8 +42,8 @@ def test_a_study_from_its_first_trial_to_its_removal(studies: Studies) -> None:
     first = study.ask()
     assert first is not None
     assert (first.number, first.state, first.values) == (0, "running", PLAN.first)
-    assert not study.report(0, 2.5)
-    assert not study.report(0, 2.0)
+    assert not study.report(0, 4, 2.5)
+    assert not study.report(0, 10, 2.0)
     study.tell(first.model_copy(update={"state": "complete", "value": 2.0, "seconds": 1.5, "wh": 0.25}))
     second = study.ask()
     assert second is not None

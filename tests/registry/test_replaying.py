@@ -23,7 +23,7 @@ from noria.errors import Conflict, Invalid, NotFound
 from noria.ports import Platform, Untracked
 from noria.registry import candidates, versions
 from noria.stage import Stage, Work, run_stage, stages_of
-from noria.types import Artifact, Cycle, new_id
+from noria.types import Artifact, Cycle, Ref, new_id
 
 
 class Quiet:
@@ -165,3 +165,10 @@ def test_folders_without_anything_in_common(tmp_path: Path) -> None:
     assert apart == np.inf
     kept = replays.Replay(same=False, at="2026-01-01T00:00:00Z", machine="x", weights=apart)
     assert replays.read(json.loads(json.dumps(kept.model_dump(mode="json")))) == kept
+
+
+@pytest.mark.parametrize("kinds", [("features",), ("features", "study"), ("features", "adapter")])
+def test_an_adapter_is_made_again_with_its_study_and_without_one(kinds: tuple[str, ...]) -> None:
+    parents = tuple(Ref(kind=kind, name="help", digest="0" * 16) for kind in kinds)
+    made = Artifact(ref=Ref(kind="adapter", name="help", digest="1" * 16), parents=parents, run_key="2" * 16)
+    assert replaying.stage_of(made).reads == tuple(kind for kind in kinds if kind != "adapter")

@@ -88,9 +88,10 @@ class QuickTrainer:
         assert isinstance(job.recipe, LowRankRecipe)
         least = 1 + abs(math.log10(job.recipe.learning_rate / 1e-3)) + 0.1 * (job.recipe.rank != 8)
         curve: list[float] = []
-        for step in range(1, MEASURED + 1):
+        for tenth in range(1, MEASURED + 1):
             time.sleep(self.pause)
-            curve.append(least + 1 / step)
+            curve.append(least + 1 / tenth)
+            step = -(-tenth * len(job.plan) // MEASURED)
             if job.validation and job.stop is not None and job.stop(step, curve[-1]):
                 break
         (job.out / "adapter.gguf").write_text(f"{least}")
