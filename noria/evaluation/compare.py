@@ -294,6 +294,11 @@ def _scored(
 ) -> Comparison:
     # Texts are all that is known of answers that earlier reports hold; what they took is measured apart.
     wanted = [metric for metric in map(metrics.find, task.measured) if _TEXTS.issuperset(metric.reads)]
+    if not wanted:
+        raise Invalid(
+            f"none of the metrics {', '.join(task.measured)} goes by texts alone, which are all that a comparison has",
+            'add one that does, such as metrics = ["token_f1"]',
+        )
     answers = [_answered(task, rows, texts[side.ref]) for side in sides]
     pairs = []
     for side, after in zip(sides[1:], answers[1:], strict=True):
