@@ -18,9 +18,12 @@ Kind = Literal["lora", "model", "head", "wording"]
 """A LoRA beside the base; a whole model in the base's place; a head on an encoder; words in the prompt alone."""
 _KINDS: dict[str, Kind] = {"lora": "lora", "model": "model", "head": "head", "wording": "wording"}
 _FILE = "adapter.json"
-_WORDING = "wording.json"
+WORDING = "wording.json"
 FORGOTTEN = "forgotten.json"
 """Put beside what was learned from rows of a person who was to be forgotten; no part of the content that names it."""
+PROBES = "probes.json"
+TEXTS = (PROBES, WORDING)
+"""Files of an adapter that hold training rows, as texts or token ids: forgetting changes them."""
 
 
 def mark(folder: Path, kind: Kind) -> None:
@@ -38,7 +41,11 @@ def kind_of(folder: Path) -> Kind:
     file = folder / _FILE
     if not file.is_file():
         return "lora"
-    found = json.loads(file.read_text()).get("kind")
+    try:
+        told = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise Invalid(f"the adapter's {_FILE} cannot be read", f"put it back from a copy: {file}") from error
+    found = told.get("kind") if isinstance(told, dict) else None
     if found not in _KINDS:
         raise Invalid(f"the adapter is of unknown kind '{found}'", "serve it with the version of noria that made it")
     return _KINDS[found]
@@ -46,7 +53,7 @@ def kind_of(folder: Path) -> Kind:
 
 def write_wording(folder: Path, wording: Wording) -> None:
     """Make the folder an adapter of words."""
-    (folder / _WORDING).write_text(wording.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / WORDING).write_text(wording.model_dump_json(indent=1) + "\n", encoding="utf-8")
     mark(folder, "wording")
 
 
@@ -58,14 +65,19 @@ def wording_of(lake: Lake, adapter: Ref | None) -> Wording | None:
     if kind_of(folder) != "wording":
         return None
     try:
-        return Wording.model_validate_json((folder / _WORDING).read_bytes())
+        return Wording.model_validate_json((folder / WORDING).read_bytes())
     except (OSError, ValidationError) as error:
-        raise Invalid(f"'{adapter}' has no readable {_WORDING}", "make it again: noria run") from error
+        raise Invalid(f"'{adapter}' has no readable {WORDING}", "make it again: noria run") from error
+
+
+def weights(lake: Lake, adapters: Iterable[Ref]) -> frozenset[Ref]:
+    """Those that an engine must load: all but words, which stand in the prompt. Raises NotFound, Invalid."""
+    return frozenset(ref for ref in adapters if kind_of(lake.path(ref)) != "wording")
 
 
 def loaded(lake: Lake, adapters: Iterable[Ref]) -> dict[Ref, Path]:
-    """Folders of those that an engine must load, verified: all but words, which stand in the prompt.
+    """Folders of those that an engine must load, verified.
 
     Raises NotFound, and Invalid for one that is not as it was made.
     """
-    return {ref: lake.verified(ref) for ref in adapters if kind_of(lake.path(ref)) != "wording"}
+    return {ref: lake.verified(ref) for ref in sorted(weights(lake, adapters), key=str)}

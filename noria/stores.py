@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -158,10 +158,18 @@ class Registry(Protocol):
     def versions(self, model: str) -> list[ModelVersion]:
         """Every version of a model, newest first; none where there is no such model."""
 
-    def put(self, model: str, candidate: str, tags: Mapping[str, str], folders: Mapping[str, Path]) -> str:
+    def put(
+        self,
+        model: str,
+        candidate: str,
+        tags: Mapping[str, str],
+        folders: Mapping[str, Path],
+        besides: Collection[str] = (),
+    ) -> str:
         """Store a candidate's folders by their names, the first of which is the model; returns its version.
 
-        A candidate that has a version keeps it: its folders and tags are added to it.
+        A candidate that has a version keeps it: its folders and tags are added to it. Files named as in `besides`
+        are left out.
         """
 
     def tag(self, model: str, version: str, tags: Mapping[str, str | None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ def forget(platform: Platform, user: str, actor: str, *, logged: bool, dry: bool
             if purge:
                 forgetting.remove(platform, traces, whose, now)
                 views.forget(platform, traces.examples)
+                _out_of_snapshot(state)
             log.forget(state / "segments", lake, person)
         learned = versions.learned(platform, traces.adapters)
         told: dict[str, Any] = {
@@ -94,6 +95,15 @@ def _pseudonym(state: Path, user: str) -> str:
 def _comparisons(platform: Platform) -> Iterator[Ref]:
     for task in platform.settings.tasks:
         yield from (artifact.ref for artifact in shelf.kept(platform, history.COMPARISON, task, task))
+
+
+def _out_of_snapshot(state: Path) -> None:
+    """Remove what the last `noria up` served by: it is written anew at the next start, and by one that runs."""
+    (state / "logs").mkdir(parents=True, exist_ok=True)
+    with (state / "up.lock").open("w") as handle, suppress(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (state / "snapshot.json").unlink(missing_ok=True)
+        (state / "snapshot.json.new").unlink(missing_ok=True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from noria.evaluation.compare import latest_dataset
 from noria.ports import Platform, Progress
 from noria.settings import EngineSettings, TaskSettings, environment, known
 from noria.settings.recipe import TABLES
-from noria.stage import Look, run_stage
+from noria.stage import Look, run_stage, stages_of
 from noria.training import adapter
 from noria.types import Artifact, Candidate, Cycle, new_id
 from noria.wiring import engine_kinds
@@ -38,7 +38,7 @@ def made(platform: Platform, name: str, kind: str, progress: Progress) -> Candid
         raise NotFound(f"nothing is known of '{ref}'", f"make it again: noria run dataset --task {name}")
     done: dict[str, Artifact] = {"dataset": dataset}
     adapter.check(Look(platform, name, task, done))
-    stages = [stage for stage in STAGES if stage.name in ("features", "adapter")]
+    stages = [stage for stage in stages_of(STAGES, task) if stage.name in ("features", "adapter")]
     now = platform.clock.now()
     with alone(platform, name):
         # It has ended before it began: no cycle goes on with it.
@@ -50,7 +50,8 @@ def made(platform: Platform, name: str, kind: str, progress: Progress) -> Candid
 
 
 def _with(platform: Platform, task: TaskSettings, recipe: str, engine: str) -> TaskSettings:
-    changes: dict[str, object] = {}
+    """The task with this recipe, without a search of its values; raises as if noria.toml said so."""
+    changes: dict[str, object] = {"tune": None}
     if task.recipe.kind != recipe:
         try:
             changes["recipe"] = TABLES[recipe].model_validate({"kind": recipe})
@@ -63,7 +64,12 @@ def _with(platform: Platform, task: TaskSettings, recipe: str, engine: str) -> T
         if engine not in engines:
             raise NotFound(f"there is no engine '{engine}'", known(engine, engines), where="noria.toml")
         changes |= {"engine": engine, "base": engines[engine].model or task.base}
-    return task.model_copy(update=changes)
+    told = {field: getattr(task, field) for field in task.model_fields_set}
+    try:
+        return TaskSettings.model_validate({**told, **changes})
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise Invalid(f"recipe '{recipe}' does not fit the task: {reason}", "compare with another recipe") from error
 
 
 def with_baseline(platform: Platform, url: str, model: str | None, key: str) -> Platform:

@@ -11,7 +11,7 @@ import json
 import math
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -431,7 +431,14 @@ class FakeRegistry:
         """Every version, newest first."""
         return sorted(self._of(model).values(), key=lambda each: int(each.version), reverse=True)
 
-    def put(self, model: str, candidate: str, tags: Mapping[str, str], folders: Mapping[str, Path]) -> str:
+    def put(
+        self,
+        model: str,
+        candidate: str,
+        tags: Mapping[str, str],
+        folders: Mapping[str, Path],
+        besides: Collection[str] = (),
+    ) -> str:
         """Remember a candidate and the names of its files."""
         found = self._models.setdefault(model, {}) if self.away is None else self._of(model)
         there = next((each for each in found.values() if each.candidate == candidate), None)
@@ -440,6 +447,7 @@ class FakeRegistry:
         aliases = there.aliases if there else ()
         found[version] = ModelVersion(model, version, candidate, {**before, **tags}, aliases)
         files = [f"{name}/{file.name}" for name, folder in folders.items() for file in sorted(folder.iterdir())]
+        files = [file for file in files if file.rpartition("/")[2] not in besides]
         self.folders[candidate] = sorted({*self.folders.get(candidate, ()), *files})
         return version
 

@@ -8,17 +8,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from noria import formats
-from noria.adapters import FORGOTTEN
+from noria.adapters import FORGOTTEN, TEXTS
 from noria.backends.scratch import alone, claim, sweep
 from noria.errors import Conflict, Invalid, NotFound, Unavailable
 from noria.types import Ref
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 _CHUNK = 1 << 20
+_BESIDE = (FORGOTTEN, *(f".{name}.new" for name in (FORGOTTEN, *TEXTS)))
+"""Files that are no part of an artifact's content: what forgetting writes, and the beginnings of it."""
 _LOADED = frozenset({"adapter"})
 """Kinds of artifacts that engines load: of these every file's own digest is kept, to name one that was changed."""
 
@@ -85,19 +87,34 @@ class FolderLake:
     def verified(self, ref: Ref) -> Path:
         """Folder of an artifact, after its content was found to be what its name says.
 
-        What this process has verified is read again only when a file's size or time has changed. Raises NotFound,
-        Invalid naming the files that are not as they were committed.
+        What this process has verified is read again only when a file's size or time has changed. In what is marked
+        as forgotten the files that hold training rows may have been changed. Raises NotFound, Invalid naming the
+        files that are not as they were committed, Unavailable for files that come and go or cannot be read.
         """
         folder = self.path(ref)
-        stamp = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in _content(folder))
-        if self._seen.get(ref) != stamp:
-            if content_digest(folder, besides=FORGOTTEN) != ref.digest:
-                raise Invalid(
-                    f"'{ref}' is not what was made: {self._changed(ref, folder)}",
-                    f"put it back from a copy, or remove '{folder}' and run the stage again",
-                )
-            self._seen[ref] = stamp
+        try:
+            stamp = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in _content(folder))
+            if self._seen.get(ref) != stamp:
+                self._verify(ref, folder)
+                self._seen[ref] = stamp
+        except OSError as error:
+            raise Unavailable(f"'{ref}' cannot be read: {error}", f"look at '{folder}'") from error
         return folder
+
+    def _verify(self, ref: Ref, folder: Path) -> None:
+        sums = self._sums(ref)
+        if content_digest(folder, besides=_BESIDE) == ref.digest:
+            if ref.kind in _LOADED and not sums.is_file():
+                self._note(ref, folder)
+            return
+        if (folder / FORGOTTEN).is_file() and sums.is_file():
+            was, now = json.loads(sums.read_text()), _digests(folder)
+            if all(was.get(name) == now.get(name) for name in (was.keys() | now.keys()) - {*TEXTS}):
+                return
+        raise Invalid(
+            f"'{ref}' is not what was made: {self._changed(ref, folder)}",
+            f"put it back from a copy, or remove '{folder}' and run the stage again",
+        )
 
     def has(self, ref: Ref) -> bool:
         """Whether the artifact is there."""
@@ -128,15 +145,15 @@ class FolderLake:
         return self.root / _checked("kind", ref.kind) / _checked("name", ref.name) / ref.digest
 
 
-def content_digest(folder: Path, besides: str = "") -> str:
+def content_digest(folder: Path, besides: Collection[str] = ()) -> str:
     """First 16 hexadecimal characters of the SHA-256 over sorted relative paths, sizes and contents.
 
-    Empty folders do not count, nor does the file `besides`. Raises Invalid for symbolic links: what they point to
+    Empty folders do not count, nor do the files `besides`. Raises Invalid for symbolic links: what they point to
     could change later.
     """
     sha = hashlib.sha256()
     for path in sorted(_files(folder), key=lambda path: path.relative_to(folder).as_posix()):
-        if path.relative_to(folder).as_posix() == besides:
+        if path.relative_to(folder).as_posix() in besides:
             continue
         name = path.relative_to(folder).as_posix().encode()
         sha.update(b"%d:%s%d:" % (len(name), name, path.stat().st_size))
@@ -155,7 +172,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _content(folder: Path) -> list[Path]:
-    return sorted(path for path in _files(folder) if path.relative_to(folder).as_posix() != FORGOTTEN)
+    return sorted(path for path in _files(folder) if path.relative_to(folder).as_posix() not in _BESIDE)
 
 
 def _digests(folder: Path) -> dict[str, str]:

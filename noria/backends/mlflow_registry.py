@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from noria import formats
 from noria.backends.mlflow_server import MlflowServer
 from noria.errors import NotFound
 from noria.types import ModelVersion
@@ -32,14 +33,24 @@ class MlflowRegistry:
             aliases = _aliases(client, model)
             return [_told(each, aliases) for each in _versions(client, model)]
 
-    def put(self, model: str, candidate: str, tags: Mapping[str, str], folders: Mapping[str, Path]) -> str:
+    def put(
+        self,
+        model: str,
+        candidate: str,
+        tags: Mapping[str, str],
+        folders: Mapping[str, Path],
+        besides: Collection[str] = (),
+    ) -> str:
         """Store a candidate's folders and tags; returns its version."""
         told = {**{key: value[:_LONGEST] for key, value in tags.items()}, CANDIDATE: candidate}
         with self._server.opened() as client:
             there = next((each for each in _versions(client, model) if each.tags.get(CANDIDATE) == candidate), None)
             run = str(there.run_id) if there is not None else self._run(client, model, candidate)
-            for name, folder in folders.items():
-                client.log_artifacts(run, str(folder), name)
+            for name, folder in ((PurePosixPath(name), folder) for name, folder in folders.items()):
+                for file in formats.files_of(folder):
+                    if file.name not in besides:
+                        place = file.parent.relative_to(folder)
+                        client.log_artifact(run, str(file), (name / place).as_posix())
             client.set_terminated(run)
             if there is not None:
                 for key, value in told.items():

@@ -330,7 +330,8 @@ def _code(value: JsonValue) -> Any:
 
 
 def _coded(axes: Sequence[Axis], values: dict[str, JsonValue]) -> dict[str, Any]:
-    return {axis.name: _code(values[axis.name]) for axis in axes}
+    """What is given; the other axes are drawn."""
+    return {axis.name: _code(values[axis.name]) for axis in axes if axis.name in values}
 
 
 def _plain(axes: Sequence[Axis], params: dict[str, Any]) -> dict[str, JsonValue]:

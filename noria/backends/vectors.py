@@ -18,8 +18,9 @@ DEEPER = 4
 """So many times as many documents are looked at where both orders count."""
 FUSION = 60
 """Of reciprocal rank fusion: how little the first places weigh more (Cormack, Clarke and Büttcher 2009)."""
-LEAST = 0.25
-"""Least cosine of what is about the question at all: no context is better than a misleading one."""
+LEAST = 0.4
+"""Least cosine of what is about the question: no context is better than a misleading one. Measured with MiniLM on
+examples/helpdesk: 96 % of the customers' questions pass, and 19 % of those about what stands in no document."""
 
 
 class Words(Protocol):

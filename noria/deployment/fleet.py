@@ -192,7 +192,8 @@ class Fleet:
     def _with_adapters(self, champion: Candidate, trial: Trial | None = None) -> Wanted:
         tried = (trial.challenger, trial.control) if trial else ()
         named = {each.adapter for each in (champion, *tried) if each.adapter is not None}
-        return Wanted(champion, trial, frozenset(adapters.loaded(self._platform.lake, named)))
+        # Their files are verified when an engine starts, where a fault keeps that engine alone from starting.
+        return Wanted(champion, trial, adapters.weights(self._platform.lake, named))
 
     def _fits(self, candidate: Candidate, plain: Candidate) -> bool:
         """Whether a candidate can serve: made for the present base, engine and prompt, and all of it is there."""

@@ -99,7 +99,9 @@ class Examiner:
             self._seats = [_Seat(partial(kind.start, settings, folders, self.log), settings.slots)]
             return
         threads = settings.threads or os.cpu_count() or 1
-        count = min(settings.slots, threads)
+        # A whole model has a server of its own beside the base's: it is held in memory once, not once for each seat.
+        whole = any(adapters.kind_of(folder) == "model" for folder in folders.values())
+        count = 1 if whole else min(settings.slots, threads)
         alone = settings.model_copy(update={"slots": 1, "threads": threads // count})
         logs = [self.log.with_stem(f"{self.log.stem}-{number}") for number in range(1, count + 1)]
         self._seats = [_Seat(partial(kind.start, alone, folders, log), 1) for log in logs]

@@ -23,7 +23,7 @@ from noria.ports import Engine, Platform, Progress
 from noria.settings import PriceSettings, TaskSettings
 from noria.types import Candidate, Example, Form, Generation, Ref, Report
 
-_TEXTS = frozenset({"answer", "target", "question"})
+_TEXTS = frozenset({"answer", "target", "question", "choices"})
 Reading = Callable[[], float | None]
 """Something of the machine that can be read at any time; None where it cannot be known."""
 
@@ -294,7 +294,7 @@ def _scored(
 ) -> Comparison:
     # Texts are all that is known of answers that earlier reports hold; what they took is measured apart.
     wanted = [metric for metric in map(metrics.find, task.measured) if _TEXTS.issuperset(metric.reads)]
-    answers = [_answered(rows, texts[side.ref]) for side in sides]
+    answers = [_answered(task, rows, texts[side.ref]) for side in sides]
     pairs = []
     for side, after in zip(sides[1:], answers[1:], strict=True):
         scores = slices.tagged(report.scored(rows, answers[0], after, wanted), rows)
@@ -329,9 +329,10 @@ def _front(
     return front(values, pairs, measured, task.gate.margin, task.gate.risk)
 
 
-def _answered(rows: Sequence[Example], texts: Sequence[str]) -> list[Answered]:
+def _answered(task: TaskSettings, rows: Sequence[Example], texts: Sequence[str]) -> list[Answered]:
+    choices = () if task.multi_label else task.classes
     return [
-        Answered(answer=text, target=row.target or None, question=row.messages[-1].content)
+        Answered(answer=text, target=row.target or None, question=row.messages[-1].content, choices=choices)
         for row, text in zip(rows, texts, strict=True)
     ]
 

@@ -111,7 +111,10 @@ def kind_of(platform: Platform, candidate: Candidate) -> str:
     recipe = platform.settings.tasks[candidate.task].recipe
     if not platform.lake.has(candidate.adapter):
         return recipe.kind
-    # What was made before recipes left their name.
+    # What was made elsewhere, or before recipes left their name.
+    wording = adapters.wording_of(platform.lake, candidate.adapter)
+    if wording is not None:
+        return "few-shot" if wording.shots else "prompt"
     held = adapters.kind_of(platform.lake.path(candidate.adapter))
     return {"lora": "lora", "model": "full", "head": "encoder"}.get(held, recipe.kind)
 

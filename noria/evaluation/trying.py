@@ -31,7 +31,10 @@ class Bench:
         self.examiner.wording = wording
         reads = "logprob" in self.metric.reads
         answered = self.examiner.answered(self.candidate, rows, self.work.progress, label, likelihood=reads)
-        value = self.metric.value(answered)
+        return self.told(self.metric.value(answered))
+
+    def told(self, value: float) -> float:
+        """The metric itself, of what `value` gave: the other way round again where less is better."""
         return value if self.metric.higher_is_better else -value
 
     def ask(self, messages: Sequence[Message]) -> str:

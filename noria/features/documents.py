@@ -34,7 +34,7 @@ def view_of(platform: Platform, name: str, context: ContextSettings) -> FeatureV
 
 
 def publish(platform: Platform, name: str) -> int:
-    """Bring the documents of the newest data set online with their vectors; returns how many. None without vectors."""
+    """Bring the documents of the newest data set online with their vectors; returns how many, 0 without vectors."""
     context = platform.settings.tasks[name].context
     if context is None or not context.vectors:
         return 0

@@ -86,7 +86,8 @@ def work(work: Work, *, engine_rows: int = ENGINE_ROWS) -> Mapping[str, JsonValu
     reach it.
     """
     tokenizer = work.platform.tokenizer(work.platform.model(work.task.base))
-    assert isinstance(tokenizer, Portable)
+    if not isinstance(tokenizer, Portable):
+        raise Invalid(f"the tokenizer of '{work.task.base}' cannot be sent to where the rows are", "take another base")
     file = work.folder("dataset") / "train.parquet"
     rows = pq.read_metadata(file).num_rows
     encode = encoded(work.task.system, tokenizer.sent(), work.task.recipe.max_length)

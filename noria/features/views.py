@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from noria import prompts
-from noria.errors import NotFound
+from noria.errors import Invalid, NotFound
 from noria.features import tokenise
 from noria.ports import FeatureView, Platform
 from noria.types import Artifact, digest_of
@@ -37,8 +37,14 @@ _LETTERS = 20
 
 
 def of_task(platform: Platform, name: str) -> FeatureView:
-    """The view of the task's present tokenizer and prompt."""
+    """The view of the task's present tokenizer and prompt; raises Invalid where its features have neither."""
     task = platform.settings.tasks[name]
+    if task.recipe.kind == "encoder":
+        raise Invalid(
+            f"task '{name}' has no features of tokens: its recipe 'encoder' learns from vectors",
+            "name a task with another recipe: --task NAME",
+            where=platform.settings.place("tasks", name, "recipe"),
+        )
     tokenizer = platform.tokenizer(platform.model(task.base)).digest
     prompt = prompts.definition(task.system)
     return view_of(platform, name, tokenizer, prompt)

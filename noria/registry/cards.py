@@ -32,20 +32,21 @@ LIMITS = (
 def write(platform: Platform, each: Known) -> Artifact:
     """Write a candidate's card and bill of materials into the lake; the ones there, where nothing has changed.
 
-    The ledger keeps them as what the run with the key of this candidate's card made.
+    The ledger keeps them as what the run with the key of this candidate's card made. Facts are gathered, which reads
+    every file of an adapter, only where their `facts.state` is another one than at the last time.
     """
+    before, state = candidates.carded(platform, each.ref), facts.state(platform, each)
+    if before is not None and before.meta.get("state") == state and platform.lake.has(before.ref):
+        return before
     told = facts.of(platform, each)
     folder = platform.lake.scratch(f"card-{each.candidate.ref.digest}")
     (folder / CARD).write_text(markdown(told), encoding="utf-8")
     (folder / CARD_JSON).write_text(_json(told), encoding="utf-8")
     (folder / BOM).write_text(_json(bom.of(told)), encoding="utf-8")
     ref = platform.lake.commit(folder, "card", each.candidate.task)
-    before = candidates.carded(platform, each.ref)
-    if before is not None and before.ref == ref:
-        return before
     parents = [each.report.ref] if each.report else []
     parents += [each.candidate.adapter] if each.candidate.adapter else []
-    meta: dict[str, JsonValue] = {"candidate": each.ref}
+    meta: dict[str, JsonValue] = {"candidate": each.ref, "state": state}
     if before is not None:
         meta = {**before.meta, **meta}
     made = Artifact(ref=ref, parents=tuple(parents), run_key=candidates.key(each.ref), meta=meta)

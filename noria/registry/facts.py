@@ -6,18 +6,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from noria import __version__, adapters, environment, formats
+from noria import __version__, adapters, environment, formats, prompts
 from noria.errors import NoriaError
 from noria.ports import Platform
 from noria.registry import candidates
 from noria.registry.candidates import Known
 from noria.registry.lineage import ancestors
-from noria.types import Artifact, Candidate, Ref
+from noria.types import Artifact, Candidate, Ref, digest_of
 
 UNKNOWN = "unknown"
 _TRAINING = (
     "seconds", "training_seconds", "steps", "tokens", "tokens_per_s", "peak_mb", "first_loss", "last_loss", "rows",
-    "trained_parameters", "energy_wh", "start",
+    "trained_parameters", "start",
 )  # fmt: skip
 """What of a training's measures a card tells, as far as a recipe has measured it."""
 _ENVIRONMENT = ("digest", "python", "machine")
@@ -51,14 +51,14 @@ def of(platform: Platform, each: Known) -> dict[str, Any]:
         "made": each.at.isoformat(timespec="seconds"),
         "cycle": each.cycle,
         "origin": each.origin or None,
-        "system": task.system,
+        "system": _system(platform, each.candidate, task.system),
         "base": _base(platform, each),
         "engine": each.candidate.engine,
         "quantization": each.candidate.quantization,
         "prompt": each.candidate.prompt,
         "index": str(each.candidate.index) if each.candidate.index else None,
         "recipe": recipe if isinstance(recipe, dict) else None,
-        "training": {name: meta[name] for name in _TRAINING if meta.get(name) is not None},
+        "training": _training(meta),
         "environment": _environment(meta),
         "adapter": _adapter(platform, each.candidate.adapter, adapter),
         "features": str(chain["features"].ref) if "features" in chain else None,
@@ -72,6 +72,40 @@ def of(platform: Platform, each: Known) -> dict[str, Any]:
         "replay": meta.get("replay"),
         "licence": platform.settings.registry.licence,
     }
+
+
+def state(platform: Platform, each: Known) -> str:
+    """Digest of all that may change the facts about a candidate: they are as they were while it is the same."""
+    ref = each.candidate.adapter
+    made = platform.runs.artifact(ref) if ref is not None else None
+    return digest_of(
+        {
+            "noria": __version__, "report": str(each.report.ref) if each.report else None, "cycle": each.cycle,
+            "verdict": each.verdict, "because": each.because, "origin": each.origin,
+            "replay": made.meta.get("replay") if made is not None else None,
+            "there": ref is not None and platform.lake.has(ref),
+            "forgotten": forgotten(platform, ref) if ref is not None else None,
+            "licence": platform.settings.registry.licence,
+        }
+    )  # fmt: skip
+
+
+def _system(platform: Platform, candidate: Candidate, present: str | None) -> str | None:
+    """The system prompt that the candidate was measured with; None where that is no longer known."""
+    try:
+        wording = adapters.wording_of(platform.lake, candidate.adapter)
+    except NoriaError:
+        wording = None
+    if wording is not None and wording.system is not None:
+        return wording.system
+    return present if prompts.definition(present, wording) == candidate.prompt else None
+
+
+def _training(meta: Mapping[str, Any]) -> dict[str, Any]:
+    told = {name: meta[name] for name in _TRAINING if meta.get(name) is not None}
+    joules = meta.get("joules")
+    # A watt-hour is 3600 joules.
+    return told | ({"energy_wh": round(joules / 3600, 6)} if isinstance(joules, int | float) else {})
 
 
 def packages(facts: Mapping[str, Any]) -> Mapping[str, str]:

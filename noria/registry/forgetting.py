@@ -7,6 +7,7 @@ named, marked so that no training goes on from it, and serves until it is replac
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,7 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
-from noria.adapters import FORGOTTEN
+from noria.adapters import FORGOTTEN, PROBES
+from noria.errors import NoriaError
 from noria.ports import Platform
 from noria.types import Artifact, Deployment, Ref, Run, digest_of
 
@@ -95,7 +97,12 @@ def remove(platform: Platform, traces: Traces, whose: Whose, at: datetime) -> No
     """
     for ref in traces.adapters:
         if platform.lake.has(ref):
-            _mark(platform.lake.path(ref), at, _out_of_wording(platform.lake.path(ref), traces.examples))
+            folder = platform.lake.path(ref)
+            # What is as it was made is noted as such before anything is taken out.
+            with contextlib.suppress(NoriaError):
+                platform.lake.verified(ref)
+            _mark(folder, at, _out_of_wording(folder, traces.examples))
+            (folder / PROBES).unlink(missing_ok=True)
     newest = sorted(traces.rows.items(), key=lambda each: _KINDS.index(each[0].kind), reverse=True)
     for ref, found in newest:
         folder = platform.lake.path(ref)

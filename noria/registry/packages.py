@@ -17,8 +17,6 @@ from noria.registry.candidates import IMPORT, Known
 from noria.types import Artifact, Candidate, Cycle, Ref, Run, digest_of, new_id
 
 MANIFEST = "noria.json"
-PROBES = "probes.json"
-"""Beginnings of training rows, as token ids, by which an engine is checked: left out unless they are asked for."""
 _BESIDE = (cards.CARD, cards.CARD_JSON, cards.BOM)
 _LARGEST = 1 << 20
 """Bytes of a manifest."""
@@ -48,12 +46,13 @@ def write(platform: Platform, each: Known, to: Path, *, probes: bool) -> Manifes
     ref = each.candidate.adapter
     if ref is None:
         raise NotFound(f"'{each.ref}' has no adapter: it is the base with a prompt", "nothing has to be carried")
-    folder = platform.lake.verified(ref)
-    if (folder / adapters.FORGOTTEN).exists():
+    if (platform.lake.path(ref) / adapters.FORGOTTEN).exists():
         raise Conflict(f"'{ref}' has learned from rows that were to be forgotten", "train anew, and push that")
+    folder = platform.lake.verified(ref)
     formats.check_folder(folder)
     card = platform.lake.path(cards.write(platform, each).ref)
-    left_out = {adapters.FORGOTTEN, *(() if probes else (PROBES,))}
+    # Beginnings of training rows, as token ids: left out unless they are asked for.
+    left_out = {adapters.FORGOTTEN, *(() if probes else (adapters.PROBES,))}
     files = _copied(folder, to, left_out | {*_BESIDE, MANIFEST})
     beside = _copied(card, to, set())
     manifest = Manifest(candidate=each.candidate, kind=adapters.kind_of(folder), files=files, beside=beside)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from noria import replays
-from noria.errors import Conflict, NoriaError, NotFound
+from noria import adapters, replays
+from noria.errors import Conflict, Invalid, NoriaError, NotFound
 from noria.ports import Platform
 from noria.registry import candidates, cards, facts
 from noria.registry.candidates import Known
@@ -36,10 +36,15 @@ class Synced:
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     aliases: dict[str, str | None] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Candidates that were left as they were, and why."""
 
     def told(self) -> dict[str, object]:
         """As JSON."""
-        return {"task": self.task, "added": self.added, "changed": self.changed, "aliases": self.aliases}
+        return {
+            "task": self.task, "added": self.added, "changed": self.changed, "aliases": self.aliases,
+            "failed": self.failed,
+        }  # fmt: skip
 
 
 def sync(platform: Platform, task: str, *, whole: bool = True) -> Synced:
@@ -57,36 +62,45 @@ def sync(platform: Platform, task: str, *, whole: bool = True) -> Synced:
             return done
         every = candidates.of(platform, task)
         if not every:
+            # A mark that stays would make a sync due for ever.
+            file.unlink(missing_ok=True)
             return done
-        file.parent.mkdir(parents=True, exist_ok=True)
         # Who looks whether a sync is due must see that one was begun.
-        file.write_text(UNFINISHED)
+        _write(file, UNFINISHED)
         there = {each.candidate: each for each in platform.registry.versions(task)}
         for each in every:
-            _candidate(platform, each, there.get(each.ref), live, done)
+            try:
+                _candidate(platform, each, there.get(each.ref), live, done)
+            except (Invalid, NotFound) as error:
+                done.failed[each.ref] = error.fact
         _aliases(platform, task, live, there, done)
-        file.write_text(mark)
+        _write(file, mark)
     return done
 
 
 def best_effort(platform: Platform, task: str, tell: Callable[[str], None], *, whole: bool = False) -> None:
     """Sync what is new, or all; a registry that is away, or full, is told in one line and mended by a later sync."""
     try:
-        sync(platform, task, whole=whole)
+        for candidate, fact in sync(platform, task, whole=whole).failed.items():
+            tell(f"'{candidate}' was not brought up to date in the registry: {fact}")
     except (NoriaError, OSError) as error:
         tell(f"the registry was not brought up to date: {error}; later: noria registry sync {task}")
 
 
 def due(platform: Platform, task: str) -> bool:
-    """Whether what serves has changed since the last sync, or that one failed; False where there never was one."""
+    """Whether what serves has changed since the last sync, or that one failed; False where there never was one.
+
+    A mark that cannot be read is that of a sync that failed.
+    """
     file = _marks(platform, task)
     if not file.is_file():
         return False
-    text = file.read_text()
-    if text == UNFINISHED:
+    try:
+        release = int(json.loads(file.read_text())["release"])
+    except (ValueError, KeyError, TypeError):
         return True
     live = platform.deployments.current(task)
-    return int(json.loads(text)["release"]) != (live.version if live else 0)
+    return release != (live.version if live else 0)
 
 
 def remove(platform: Platform, each: Known) -> str:
@@ -146,7 +160,9 @@ def _candidate(
     card = cards.write(platform, each)
     tags = _tags(platform, each, card, live)
     if there is None:
-        version = platform.registry.put(each.candidate.task, each.ref, tags, _folders(platform, each, card))
+        version = platform.registry.put(
+            each.candidate.task, each.ref, tags, _folders(platform, each, card), adapters.TEXTS
+        )
         done.added.append(each.ref)
     else:
         version = there.version
@@ -210,6 +226,14 @@ def _reports(platform: Platform, task: str) -> Iterator[str]:
 
 def _mark(live: Deployment | None, *reports: str) -> str:
     return json.dumps({"release": live.version if live else 0, "reports": digest_of([*sorted({*reports})])})
+
+
+def _write(file: Path, text: str) -> None:
+    """As a whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f".{file.name}.new")
+    fresh.write_text(text)
+    fresh.replace(file)
 
 
 def _marks(platform: Platform, task: str) -> Path:

@@ -222,7 +222,7 @@ class TaskSettings(Table):
     @model_validator(mode="after")
     def _classes(self) -> Self:
         if self.kind != "classify":
-            told = [name for name in ("classes", "multi_label") if name in self.model_fields_set]
+            told = [name for name in ("classes", "multi_label") if getattr(self, name)]
             if told or self.recipe.kind == "encoder":
                 raise ValueError(f'{told[0] if told else "recipe encoder"} is for tasks of kind = "classify"')
             return self

@@ -15,6 +15,7 @@ from noria.training.base import base_of
 from noria.training.recipes import dpo, encoder, few_shot, full, lora, prompt, qlora
 from noria.training.search import Bench, measured
 from noria.training.study import tuned
+from noria.training.weights import pairs_of
 
 
 class Recipe(Protocol):
@@ -55,10 +56,12 @@ def check(look: Look) -> None:
 
 
 def params(look: Look) -> JsonValue:
-    """The recipe, with what a study found for it, and the base model; for a search what it goes by, too."""
+    """The recipe, with what a study found for it, and the base model; pairs that it learns; what a search goes by."""
     look = tuned(look)
     base, _ = base_of(look)
     told: dict[str, JsonValue] = {"recipe": look.task.recipe.model_dump(mode="json"), "base": str(base)}
+    if pairs := pairs_of(look):
+        told["pairs"] = pairs
     return {**told, **measured(look)} if look.task.recipe.kind in SEARCHES else told
 
 

@@ -35,6 +35,9 @@ class Bench(Protocol):
     def value(self, wording: Wording | None, rows: Sequence[Example], label: str) -> float:
         """The task's metric of the answers to these rows with this wording before them; more is better."""
 
+    def told(self, value: float) -> float:
+        """The metric itself, of what `value` gave."""
+
     def ask(self, messages: Sequence[Message]) -> str:
         """The engine's own answer to messages as they are."""
 
@@ -189,13 +192,18 @@ def made(work: Work, rows: Rows, options: Sequence[Option], bench: Bench) -> dic
     tried = best(options, rows.validation, bench)
     first = tried[0]
     told: list[JsonValue] = [
-        {"how": each.option.how, "rows": each.rows, "value": round(each.value, 6), **_words(each.option.wording)}
+        {
+            "how": each.option.how,
+            "rows": each.rows,
+            "value": round(bench.told(each.value), 6),
+            **_words(each.option.wording),
+        }
         for each in tried
     ]
     measured: dict[str, JsonValue] = {
         "metric": work.task.gate.metric,
-        "value": round(first.value, 6),
-        "as_it_is": round(plain, 6),
+        "value": round(bench.told(first.value), 6),
+        "as_it_is": round(bench.told(plain), 6),
         "how": first.option.how,
         "tried": len(options),
         "validation": len(rows.validation),
@@ -205,7 +213,7 @@ def made(work: Work, rows: Rows, options: Sequence[Option], bench: Bench) -> dic
     (work.out / "tried.json").write_text(
         json.dumps({**measured, "wordings": told}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
     )
-    _track(work, measured, [each.value for each in tried])
+    _track(work, measured, [bench.told(each.value) for each in tried])
     return {**measured, **_words(first.option.wording)}
 
 

@@ -19,7 +19,7 @@ from noria.ports import Lake, Progress, Study, Trainer, Untracked
 from noria.settings import LOSS, SearchPlan, TuneSettings, WeightRecipe, known, space_place, with_values
 from noria.stage import Look, Work
 from noria.training.base import base_of
-from noria.training.weights import held_out
+from noria.training.weights import PAIRED, held_out
 from noria.types import Ref, TrainingJob, Trial, digest_of
 
 LEAST = 10
@@ -53,6 +53,13 @@ class Means:
 def check(look: Look, means: Means) -> None:
     """Raise Invalid for a search that cannot be carried out, before anything takes time."""
     tune, place = _tune(look), partial(look.platform.settings.place, "tasks", look.name, "tune")
+    if look.task.recipe.kind == PAIRED:
+        raise Invalid(
+            f"recipe '{PAIRED}' of task '{look.name}' cannot be searched: trials are compared on rows, and it learns "
+            "pairs, going on from the champion",
+            f'take [tasks.{look.name}.tune] out, or search a recipe of kind "lora"',
+            where=place(),
+        )
     tune.axes(look.task.recipe, partial(space_place, look.platform.settings, look.name))
     if tune.metric == LOSS and not isinstance(look.task.recipe, WeightRecipe):
         raise Invalid(
@@ -212,6 +219,10 @@ def _value(
         return {**told, "state": "pruned"}
     if tune.metric == LOSS:
         kept = work.task.recipe.model_dump().get("validation")
+        if not curve:
+            raise Invalid(
+                "no row was kept to compare trials on, so there is no loss", "add rows of other conversations"
+            )
         value = float(str(found["validation_loss"])) if kept else curve[-1]
     else:
         ref = Ref(kind="adapter", name=work.name, digest=digest_of([study.name, trial.number]))

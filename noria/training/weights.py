@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from noria.stage import Look, Work
 from noria.stats.lots import drawn
 from noria.training import plan
 from noria.training.base import base_of
-from noria.types import Ref, TrainingJob, digest_of
+from noria.types import Artifact, Ref, TrainingJob, digest_of
 
+PAIRED = "dpo"
+"""The kind of recipe that learns a data set's preference pairs and none of its features' rows."""
 LEAST = 4
 """Fewer rows teach words by heart and nothing else."""
 
@@ -36,7 +39,8 @@ def check(look: Look) -> None:
 def observes(look: Look, kind: adapters.Kind) -> JsonValue:
     """The adapter to go on from: the champion's, or the one that it was itself made from by these very features.
 
-    None where the champion's is not of the kind that the recipe makes.
+    One that learned rows is gone on from where pairs of the same data are learned, and the other way round. None where
+    the champion's is not of the kind that the recipe makes.
     """
     if recipe_of(look).start == "base":
         return None
@@ -50,9 +54,14 @@ def observes(look: Look, kind: adapters.Kind) -> JsonValue:
     folder = look.platform.lake.path(adapter)
     if (folder / adapters.FORGOTTEN).exists() or adapters.kind_of(folder) != kind:
         return None
-    if look.inputs["features"].ref in made.parents:
+    if look.inputs["features"].ref in made.parents and _paired(made) == (look.task.recipe.kind == PAIRED):
         return made.meta.get("start")
     return str(adapter)
+
+
+def _paired(made: Artifact) -> bool:
+    recipe = made.meta.get("recipe")
+    return isinstance(recipe, dict) and recipe.get("kind") == PAIRED
 
 
 def make(work: Work) -> Mapping[str, JsonValue]:
@@ -131,10 +140,17 @@ def start_of(work: Work) -> Ref | None:
     return Ref.parse(str(work.observed)) if work.observed else None
 
 
-def dataset_of(work: Work) -> Path | None:
+def dataset_of(look: Look | Work) -> Path | None:
     """Folder of the dataset that the features were made from."""
-    made = next((ref for ref in work.inputs["features"].parents if ref.kind == "dataset"), None)
-    return work.platform.lake.path(made) if made is not None and work.platform.lake.has(made) else None
+    made = next((ref for ref in look.inputs["features"].parents if ref.kind == "dataset"), None)
+    return look.platform.lake.path(made) if made is not None and look.platform.lake.has(made) else None
+
+
+def pairs_of(look: Look | Work) -> str | None:
+    """Digest of the pairs that the recipe learns, which the features do not hold; None for a recipe of rows."""
+    folder = dataset_of(look) if look.task.recipe.kind == PAIRED else None
+    file = folder / "pairs.parquet" if folder else None
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else None
 
 
 def _conversations(work: Work) -> dict[str, str]:
@@ -148,16 +164,18 @@ def _conversations(work: Work) -> dict[str, str]:
 def _state(work: Work, steps: Sequence[Sequence[int]]) -> Path:
     """Where checkpoints are kept: named by what is trained, so that any later run of the same goes on there."""
     same = [str(work.inputs["features"].ref), work.observed, work.task.base, recipe_of(work).model_dump(mode="json")]
+    same += [pairs] if (pairs := pairs_of(work)) else []
     key = digest_of([*same, [list(step) for step in steps]])
     return work.platform.settings.state / "training" / f"{work.name}-{key}"
 
 
 def _seen(work: Work, start: Ref | None) -> set[str]:
+    """Ids of the rows that were learned on the way to this adapter."""
     made = work.platform.runs.artifact(start) if start else None
     seen: set[str] = set()
     while made is not None:
         features = next((ref for ref in made.parents if ref.kind == "features"), None)
-        if features is not None and work.platform.lake.has(features):
+        if features is not None and not _paired(made) and work.platform.lake.has(features):
             table = pq.read_table(work.platform.lake.path(features) / "features.parquet", columns=["id"])
             seen.update(table.column("id").to_pylist())
         earlier = made.meta.get("start")

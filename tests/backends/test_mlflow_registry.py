@@ -25,9 +25,12 @@ def test_versions_are_put_tagged_named_and_removed(tmp_path: Path) -> None:
     for folder, name in ((model, "w.safetensors"), (card, "README.md")):
         folder.mkdir()
         (folder / name).write_text(name)
+    (model / "deep").mkdir()
+    for name in ("probes.json", "deep/a.json"):
+        (model / name).write_text(name)
     folders = {"model": model, "card": card}
     assert registry.put("helpdesk", "candidate:helpdesk@1", {"base": "b", "long": "x" * 9000}, folders) == "1"
-    assert registry.put("helpdesk", "candidate:helpdesk@2", {"base": "b"}, folders) == "2"
+    assert registry.put("helpdesk", "candidate:helpdesk@2", {"base": "b"}, folders, ["probes.json"]) == "2"
     assert registry.put("helpdesk", "candidate:helpdesk@1", {"base": "c"}, {"card": card}) == "1"
     newest, oldest = registry.versions("helpdesk")
     assert (newest.version, newest.candidate, newest.aliases) == ("2", "candidate:helpdesk@2", ())
@@ -44,7 +47,8 @@ def test_versions_are_put_tagged_named_and_removed(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     fetched = Path(mlflow.artifacts.download_artifacts("models:/helpdesk@champion", dst_path=str(tmp_path / "got")))
-    assert [path.name for path in fetched.rglob("*") if path.is_file()] == ["w.safetensors"]
+    files = sorted(path.relative_to(fetched).as_posix() for path in fetched.rglob("*") if path.is_file())
+    assert files == ["deep/a.json", "w.safetensors"]
     client = MlflowClient(tracking_uri=uri)
     assert client.get_run(client.get_model_version("helpdesk", "1").run_id).info.status == "FINISHED"
     registry.remove("helpdesk", "1")

@@ -76,6 +76,14 @@ def test_a_grid_is_gone_through_once(studies: OptunaStudies) -> None:
     assert sorted(points) == [(batch, epochs) for batch in (8, 16) for epochs in (2, 3, 4)]
 
 
+def test_what_the_space_holds_of_the_recipe_is_tried_first_and_the_rest_is_drawn(studies: OptunaStudies) -> None:
+    """The usual LoRA has one epoch, the booklet two at the least."""
+    study = studies.open("help-1", plan(BATCH, EPOCHS, RATE, first={"batch": 16, "learning_rate": 2e-4}, trials=1))
+    [made] = search(study)
+    assert (made.values["batch"], made.values["learning_rate"]) == (16, 2e-4)
+    assert made.values["epochs"] in (2, 3, 4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "hyperopt-tpe"])
 def test_the_draws_follow_what_was_good_and_come_again(tmp_path: Path, sampler: str) -> None:

@@ -212,3 +212,17 @@ def test_pairs_of_ids_and_texts_are_what_why_tells(platform: Platform) -> None:
     chain = {"dataset": Artifact(ref=dataset, parents=(), run_key="0" * 16)}
     found = _shown(platform, chain, Wording(shots=SHOTS[::-1]))
     assert [(row["id"], row["text"]) for row in found] == [(SHOTS[1].id, "Q1? -> A."), (SHOTS[0].id, "Q0? -> A.")]
+
+
+def test_a_changed_adapter_keeps_no_poll_from_ending(
+    platform: Platform, fleet: Fleet, published: list[Snapshot], engines: Watched
+) -> None:
+    trained = learned(platform, NEW)
+    serving(platform, trained)
+    arms(fleet, published)
+    assert trained.adapter is not None
+    (platform.lake.path(trained.adapter) / "more.json").write_text("{}")
+    assert arms(fleet, published)["champion"].served_by == str(trained.ref)
+    (platform.lake.path(trained.adapter) / "adapter.json").write_text("{")
+    assert arms(fleet, published)["champion"].served_by != str(trained.ref)
+    assert engines.given == [{str(trained.adapter)}, set()]

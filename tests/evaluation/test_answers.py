@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from typer.testing import CliRunner
 
+from noria import adapters
 from noria.apps import start
 from noria.apps.cli import app
 from noria.backends.fake import FakeEngines
@@ -21,7 +23,7 @@ from noria.evaluation.answers import Examiner, Reply, keep, recorded
 from noria.evaluation.metrics import Answered
 from noria.ports import Platform
 from noria.stage import Look, Work
-from noria.types import Artifact, Candidate, Cycle, Example, Message, Ref, Report, Run
+from noria.types import Artifact, Candidate, Caps, Cycle, Example, Message, Ref, Report, Run
 from noria.wiring import open_project
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -78,6 +80,27 @@ def test_answers_come_with_their_time_tokens_and_cost(tmp_path: Path) -> None:
         assert each.prompt_tokens is not None
         assert each.cost == pytest.approx((each.prompt_tokens + 2 * each.completion_tokens) / 1e6)
         assert each.target == "It ships on Monday."
+
+
+class Variant(FakeEngines):
+    """Engines whose answers depend on what is asked beside."""
+
+    @property
+    def caps(self) -> Caps:
+        return replace(super().caps, batch_invariant=False)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("lora", 4), ("model", 1)])
+def test_a_whole_model_is_in_memory_once(tmp_path: Path, kind: Literal["lora", "model"], most: int) -> None:
+    platform = project(tmp_path, ("slots = 4", "slots = 4\nthreads = 4"))
+    platform = replace(platform, engines={"llamacpp": Variant()})
+    folder = platform.lake.scratch("made")
+    (folder / "answers.json").write_text("{}")
+    adapters.mark(folder, kind)
+    made = platform.lake.commit(folder, "adapter", "helpdesk")
+    _, task = platform.settings.task(None)
+    with Examiner(platform, task, [made], platform.settings.state / "engine.log") as examiner:
+        assert len(examiner._seats) == most
 
 
 def test_targets_have_their_log_probability(tmp_path: Path) -> None:

@@ -104,9 +104,9 @@ def platform(tmp_path: Path) -> Platform:
     return platform
 
 
-def trained(platform: Platform, right: int = ROWS) -> Candidate:
+def trained(platform: Platform, right: int = ROWS, text: str = "number {} it is") -> Candidate:
     """A candidate whose adapter knows the answers to the first rows, with its report and its release."""
-    answers = {question(number): f"number {number} it is" for number in range(right)}
+    answers = {question(number): text.format(number) for number in range(right)}
     adapter = commit(platform, "adapter", {"answers.json": json.dumps(answers)})
     base, quantization = platform.engines["llamacpp"].base(platform.settings.engines["local"])
     champion = Candidate(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import JsonValue
@@ -24,7 +25,8 @@ from noria.datasets.rows import write_examples
 from noria.errors import Invalid, NotFound
 from noria.evaluation import comparison
 from noria.evaluation.compare import Meters, compare
-from noria.ports import Platform
+from noria.evaluation.sides import kind_of
+from noria.ports import Encode, Platform
 from noria.settings import EngineSettings
 from noria.types import (
     Candidate,
@@ -72,6 +74,15 @@ class Words:
     def answer(self, text: str) -> list[int]:
         return [0] * len(text.split())
 
+    def sent(self) -> Callable[[], Encode]:
+        def encode(
+            asked: Sequence[Sequence[Mapping[str, Any]]], answers: Sequence[str]
+        ) -> tuple[list[list[int]], list[list[int]]]:
+            told = [[Message.model_validate(message) for message in turns] for turns in asked]
+            return [self.prompt(turns) for turns in told], [self.answer(text) for text in answers]
+
+        return lambda: encode
+
 
 class Noted:
     def log(
@@ -86,7 +97,9 @@ def learners(platform: Platform) -> Platform:
     return replace(platform, engines={"llamacpp": Learners()}, tokenizer=lambda model: Words(), tracking=Noted())
 
 
-def worded(platform: Platform, wording: Wording) -> Candidate:
+def worded(
+    platform: Platform, wording: Wording, meta: Mapping[str, object] = {"recipe": {"kind": "few-shot"}}
+) -> Candidate:
     """A candidate of words with a report, as a cycle leaves it."""
     folder = platform.lake.scratch("worded")
     adapters.write_wording(folder, wording)
@@ -102,7 +115,7 @@ def worded(platform: Platform, wording: Wording) -> Candidate:
     turned(
         platform,
         [
-            ("adapter", adapter, {"recipe": "few-shot"}),
+            ("adapter", adapter, dict(meta)),
             ("report", commit(platform, "report", {"report.json": report.model_dump_json()}), {}),
         ],
     )
@@ -145,6 +158,23 @@ def test_everybody_takes_part_and_who_cannot_is_told(learners: Platform) -> None
     assert "left out" in str(told["notes"])
     page = comparison.drawn(found)
     assert "Which is enough" in page
+
+
+def test_the_kind_of_words_that_were_made_elsewhere(learners: Platform) -> None:
+    for wording, kind in ((Wording(shots=(SHOT,)), "few-shot"), (Wording(system="Be brief."), "prompt")):
+        assert kind_of(learners, worded(learners, wording, {"origin": "hub"})) == kind
+
+
+def test_an_answer_names_the_class_that_stands_in_it(platform: Platform) -> None:
+    classes = tuple(f"number {number} it is" for number in range(ROWS))
+    task = platform.settings.tasks["helpdesk"].model_copy(
+        update={"kind": "classify", "classes": classes, "metrics": ("accuracy",)}
+    )
+    task = task.model_copy(update={"gate": task.gate.model_copy(update={"metric": "accuracy"})})
+    platform = replace(platform, settings=platform.settings.model_copy(update={"tasks": {"helpdesk": task}}))
+    candidate = trained(platform, text="I say number {} it is.")
+    found = compare(platform, "helpdesk", ["base", str(candidate.ref)], Quiet(), recorded=True)
+    assert [scores[0].value for scores in found.scores] == [0.0, 1.0]
 
 
 def test_an_hour_of_the_machine_is_a_price(learners: Platform) -> None:
@@ -195,6 +225,8 @@ def test_only_the_kinds_that_are_wanted_and_one_that_is_missing_is_made(learners
         compare(learners, "helpdesk", [], Quiet(), kinds=["fewshot"], make=make)
     with pytest.raises(NotFound, match="no engine 'gpu'"):
         compare(learners, "helpdesk", [], Quiet(), kinds=["few-shot@gpu"], make=make)
+    with pytest.raises(Invalid, match="recipe encoder is for tasks of kind"):
+        compare(learners, "helpdesk", [], Quiet(), kinds=["encoder@other"], make=make)
     with pytest.raises(Invalid, match="no system prompt to try"):
         compare(learners, "helpdesk", [], Quiet(), kinds=["prompt"], make=make)
 

@@ -57,7 +57,8 @@ def vector(text: str) -> list[float]:
     """Words that say the same have the same place."""
     found = [0.0] * SIZE
     for word in re.findall(r"\w{4,}", text.lower()):
-        found[hashlib.sha256(SAME.get(word, word).encode()).digest()[0] % SIZE] += 3.0
+        meant = SAME.get(word, word)
+        found[hashlib.sha256(meant.encode()).digest()[0] % SIZE] += 6.0 if meant in SAME.values() else 3.0
     return found if any(found) else [1e-3] * SIZE
 
 

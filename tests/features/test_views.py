@@ -27,6 +27,7 @@ from noria.backends.ledger import SqlRuns, open_engine
 from noria.errors import Invalid, NotFound
 from noria.features import tokenise, views
 from noria.ports import FeatureStore, Platform
+from noria.settings import EncoderRecipe
 from noria.types import Artifact, Cycle, Example, Run
 
 DAY = timedelta(days=1)
@@ -100,6 +101,13 @@ def test_rows_hold_from_when_they_were_said_or_seen(project: Project) -> None:
         "task": "help-desk", "origin": "source:faq", "slice": "task", "split": "train", "document": "d" * 16,
     }  # fmt: skip
     assert view.tags["tokenizer"] == project.platform.tokenizer(Path()).digest
+
+
+def test_a_head_has_no_features_of_tokens(project: Project) -> None:
+    task = project.platform.settings.tasks["help-desk"].model_copy(update={"recipe": EncoderRecipe()})
+    settings = project.platform.settings.model_copy(update={"tasks": {"help-desk": task}})
+    with pytest.raises(Invalid, match="task 'help-desk' has no features of tokens: its recipe 'encoder'"):
+        featuring.show(replace(project.platform, settings=settings), None)
 
 
 def test_only_what_changed_comes_into_the_history_again(project: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_what_was_verified_is_not_read_again_until_it_changes(tmp_path: Path, mo
     read = []
     digest = folder_lake.content_digest
 
-    def counted(folder: Path, besides: str = "") -> str:
+    def counted(folder: Path, besides: Collection[str] = ()) -> str:
         read.append(folder)
         return digest(folder, besides)
 
@@ -109,3 +110,22 @@ def test_what_was_verified_is_not_read_again_until_it_changes(tmp_path: Path, mo
     os.utime(file, ns=(1, 1))
     lake.verified(ref)
     assert len(read) == 2
+
+
+def test_forgetting_takes_rows_out_of_an_adapter_and_nothing_else(tmp_path: Path) -> None:
+    lake = FolderLake(tmp_path)
+    folder = lake.scratch("k")
+    for name in ("weights", "probes.json"):
+        (folder / name).write_text(name)
+    ref = lake.commit(folder, "adapter", "help")
+    place = lake.path(ref)
+    (place / ".forgotten.json.new").write_text("[")
+    lake.verified(ref)
+    (place / "probes.json").unlink()
+    with pytest.raises(Invalid, match=r"'probes.json' is gone"):
+        lake.verified(ref)
+    (place / ".forgotten.json.new").rename(place / "forgotten.json")
+    lake.verified(ref)
+    (place / "weights").write_text("others")
+    with pytest.raises(Invalid, match="'weights' was changed"):
+        lake.verified(ref)

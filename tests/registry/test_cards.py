@@ -92,3 +92,13 @@ def test_what_is_not_known_leaves_it_valid(shop: tuple[Platform, Candidate], lac
     bare = {**told, lacking: empty, "because": "<b>|</b>\n---", "origin": "hf://acme/x@1", "licence": None}
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bom.of(bare))) is None
     assert cards.markdown(bare).startswith("---\n")
+
+
+def test_the_energy_of_a_training_is_told_in_watt_hours(shop: tuple[Platform, Candidate]) -> None:
+    platform, _ = shop
+    known = candidates.find(platform, "helpdesk", "latest")
+    made = facts.lineage(platform, known)["adapter"]
+    cards.note(platform, made.model_copy(update={"meta": {**made.meta, "joules": 45000.0}}))
+    told = facts.of(platform, known)
+    assert "The training took 12.5 Wh." in cards.markdown(told)
+    assert '"noria:energy_wh", "value": "12.5"' in json.dumps(bom.of(told))

@@ -129,7 +129,13 @@ def test_rows_leave_and_adapters_are_named(folder: Path, platform: Platform, mad
     assert clean.adapter is not None
     made.record(tainted.adapter, "adapter", (made.features,))
     serving(platform, tainted)
+    probes = platform.lake.path(tainted.adapter) / "probes.json"
+    probes.write_text(f'["{JANE}"]')
+    snapshot = platform.settings.state / "snapshot.json"
+    snapshot.write_text(JANE)
     told = asked(folder, JANE)
+    assert not probes.exists()
+    assert not snapshot.exists()
     assert (told["interactions"], told["feedback"]) == (1, 0)
     assert told["rows"] == {str(made.sources): 2, str(made.dataset): 1, str(made.features): 1, str(made.report): 1}
     assert told["adapters"] == [str(tainted.adapter)]

@@ -22,7 +22,7 @@ from noria.backends.fake import FakeRegistry
 from noria.errors import Conflict, Invalid, NotFound
 from noria.ports import Platform, Untracked
 from noria.registry import candidates, versions
-from noria.stage import Stage, Work, run_stage
+from noria.stage import Stage, Work, run_stage, stages_of
 from noria.types import Artifact, Cycle, Ref, new_id
 
 
@@ -41,6 +41,8 @@ class Kitchen:
     flour: float = 1.0
     seen: str = "champion"
     worked: int = 0
+    # Of the real stage.
+    reads: tuple[str, ...] = next(stage.reads for stage in cycle.STAGES if stage.name == "adapter")
 
     def work(self, work: Work) -> Mapping[str, JsonValue]:
         self.worked += 1
@@ -56,7 +58,7 @@ class Kitchen:
     @property
     def stage(self) -> Stage:
         params = lambda look: look.task.recipe.model_dump(mode="json")  # noqa: E731
-        return Stage("adapter", self.work, reads=("features",), params=params, observes=lambda look: self.seen)
+        return Stage("adapter", self.work, reads=self.reads, params=params, observes=lambda look: self.seen)
 
     def bake(self) -> Artifact:
         now = self.platform.clock.now()
@@ -69,7 +71,8 @@ class Kitchen:
         task = self.platform.settings.tasks["helpdesk"]
         plain = replace(self.platform, tracking=Untracked())
         done = {"features": made}
-        return run_stage(self.stage, plain, "helpdesk", task, here.id, done, Quiet()).artifact
+        stage = next(each for each in stages_of(cycle.STAGES, task) if each.name == "adapter")
+        return run_stage(stage, plain, "helpdesk", task, here.id, done, Quiet()).artifact
 
 
 @pytest.fixture

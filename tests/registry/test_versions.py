@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from made_candidates import Turns, project
 
+from noria import prompts
 from noria.backends.fake import FakeRegistry
 from noria.errors import Conflict, Unavailable
 from noria.ports import Platform
-from noria.registry import candidates, cards, versions
+from noria.registry import candidates, cards, facts, versions
 from noria.types import ModelVersion, Ref
 
 
@@ -161,3 +162,49 @@ def test_a_card_that_changes_is_sent_again(made: Made) -> None:
     card = platform.lake.path(Ref.parse(found.tags["card"]))
     assert "were forgotten on 2026-02-03" in (card / cards.CARD).read_text()
     assert json.loads((card / cards.CARD_JSON).read_text())["adapter"]["forgotten"]
+
+
+def test_a_changed_adapter_is_told_and_the_others_go_on(made: Made) -> None:
+    platform, registry, turns = made
+    first, second = turns.turn(), turns.turn()
+    assert first.adapter is not None
+    (platform.lake.path(first.adapter) / "loss.json").write_text("{}")
+    told: list[str] = []
+    versions.best_effort(platform, "helpdesk", told.append, whole=True)
+    assert len(told) == 1
+    assert "'loss.json' was changed" in told[0]
+    assert [each.candidate for each in registry.versions("helpdesk")] == [str(second.ref)]
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", "unfinished"])
+def test_a_mark_that_cannot_be_read_makes_a_sync_due(made: Made, left: str) -> None:
+    platform, _, turns = made
+    turns.turn()
+    versions.sync(platform, "helpdesk")
+    assert not versions.due(platform, "helpdesk")
+    (platform.settings.state / "registry" / "helpdesk.json").write_text(left)
+    assert versions.due(platform, "helpdesk")
+
+
+def test_training_rows_stay_in_the_lake(made: Made) -> None:
+    platform, registry, turns = made
+    first = turns.turn()
+    versions.sync(platform, "helpdesk")
+    assert "model/loss.json" in registry.folders[str(first.ref)]
+    assert "model/probes.json" not in registry.folders[str(first.ref)]
+
+
+def test_facts_are_gathered_once_and_a_later_prompt_is_not_the_candidates(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform, _, turns = made
+    turns.turn()
+    known = candidates.find(platform, "helpdesk", "latest")
+    task = platform.settings.tasks["helpdesk"]
+    assert facts.of(platform, known)["system"] == task.system
+    card = cards.write(platform, known)
+    monkeypatch.setitem(platform.settings.tasks, "helpdesk", task.model_copy(update={"system": "Another."}))
+    assert prompts.definition("Another.") != known.candidate.prompt
+    assert facts.of(platform, known)["system"] is None
+    monkeypatch.setattr(facts, "of", None)
+    assert cards.write(platform, known) == card

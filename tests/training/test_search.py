@@ -34,11 +34,15 @@ class Table:
 
     worth: Callable[[Wording | None, Sequence[Example]], float]
     says: list[str] = field(default_factory=list)
+    falls: bool = False
     seen: list[tuple[Wording | None, int]] = field(default_factory=list)
 
     def value(self, wording: Wording | None, rows: Sequence[Example], label: str) -> float:
         self.seen.append((wording, len(rows)))
         return self.worth(wording, rows)
+
+    def told(self, value: float) -> float:
+        return -value if self.falls else value
 
     def ask(self, messages: Sequence[Message]) -> str:
         return self.says.pop(0)
@@ -141,7 +145,8 @@ def made(platform: Platform, rows: Sequence[Example], bench: Bench, tokens: int 
 def test_few_shot_writes_the_best_examples_and_what_was_tried(tmp_path: Path) -> None:
     rows = [row(number, of="task" if number < 30 else "general") for number in range(40)]
     bench = Table(lambda wording, rows: len(wording.shots) / 10 if wording else 0.05)
-    out, told = made(project(tmp_path, '{ kind = "few-shot", shots = 3, trials = 5, rows = 8 }'), rows, bench)
+    platform = project(tmp_path, '{ kind = "few-shot", shots = 3, trials = 5, rows = 8 }')
+    out, told = made(platform, rows, bench)
     wording = Wording.model_validate_json((out / "wording.json").read_text())
     assert adapters.kind_of(out) == "wording"
     assert len(wording.shots) == 3
@@ -154,8 +159,16 @@ def test_few_shot_writes_the_best_examples_and_what_was_tried(tmp_path: Path) ->
     assert tried["value"] == told["value"] == 0.3
     assert tried["validation"] == 8
     assert 2 <= len(tried["wordings"]) <= 5
-    assert told["recipe"] == "few-shot"
+    assert told["recipe"] == platform.settings.tasks["helpdesk"].recipe.model_dump(mode="json")
     assert told["shots"] == [shot.id for shot in wording.shots]
+
+
+def test_a_metric_of_which_less_is_better_is_told_as_it_is(tmp_path: Path) -> None:
+    bench = Table(lambda wording, rows: -0.1 if wording else -0.4, falls=True)
+    platform = project(tmp_path, '{ kind = "few-shot", shots = 2, trials = 3 }')
+    out, told = made(platform, [row(number) for number in range(20)], bench)
+    assert (told["value"], told["as_it_is"]) == (0.1, 0.4)
+    assert {each["value"] for each in json.loads((out / "tried.json").read_text())["wordings"]} == {0.1}
 
 
 def test_validation_rows_are_of_other_conversations_than_the_shots_and_repeat(tmp_path: Path) -> None:

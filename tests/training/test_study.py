@@ -143,6 +143,19 @@ def test_a_search_of_which_nothing_comes_says_why(tmp_path: Path) -> None:
     assert len(bench.trainer.jobs) == 3
 
 
+def test_a_trial_without_rows_to_compare_on_fails_with_a_reason(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    with pytest.raises(Invalid, match="3 failed, the last of them: no row was kept to compare trials on"):
+        study.work(bench.prepared(), replace(bench.means, make=lambda work: {}))
+
+
+def test_pairs_are_not_searched(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, recipe='{ kind = "dpo" }')
+    with pytest.raises(Invalid, match="recipe 'dpo' of task 'help' cannot be searched") as caught:
+        study.check(bench.look(), bench.means)
+    assert caught.value.where.startswith("noria.toml:")
+
+
 @pytest.mark.slow
 def test_an_interrupted_trial_is_made_again_at_once(tmp_path: Path) -> None:
     bench = Bench(tmp_path)

@@ -107,7 +107,9 @@ def sync_versions(
         typer.echo(f"mended {ref}")
     for alias, version in done.aliases.items():
         typer.echo(f"{alias}: {f'version {version}' if version else 'none'}")
-    if not (done.added or done.changed or done.aliases):
+    for ref, fact in done.failed.items():
+        typer.echo(f"left {ref} as it was: {fact}")
+    if not (done.added or done.changed or done.aliases or done.failed):
         typer.echo(f"the registry's '{name}' is as the ledger has it")
 
 
