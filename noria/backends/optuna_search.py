@@ -33,7 +33,7 @@ SCHEMA = "noria_studies"
 """Optuna has tables of the ledger's names, and on PostgreSQL a schema of its own for them."""
 LOCK = 0x6E6F7269
 """Of PostgreSQL's advisory locks, ours."""
-PLAN, TOLD, MARK = "plan", "told", "mark:"
+PLAN, BEGUN, TOLD, MARK = "plan", "begun", "told", "mark:"
 """User attributes of studies and trials."""
 
 
@@ -193,6 +193,7 @@ class OptunaStudy:
 
         with self._home._told(), self._home.alone(), _quiet():
             optuna.storages.fail_stale_trials(self._study)
+            self._retry_half_begun()
             there = self._told(self._study.get_trials(deepcopy=False))
             counted = [each for each in there if each.state not in ("waiting", "lost")]
             if len(counted) >= self.plan.most or self._spent(counted):
@@ -206,6 +207,7 @@ class OptunaStudy:
             ended = threading.Event()
             alive = threading.Thread(target=self._live, args=(begun._trial_id, ended), daemon=True)
             self._home.record(begun._trial_id)
+            begun.set_user_attr(BEGUN, begun.number)
             alive.start()
             self._begun[begun.number] = _Begun(begun, ended, alive)
             return Trial(number=begun.number, state="running", values=_plain(self.plan.axes, begun.params))
@@ -227,13 +229,12 @@ class OptunaStudy:
         begun.alive.join()
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
         value = trial.value if trial.state == "complete" else None
-        told = {"seconds": trial.seconds, "wh": trial.wh, "because": trial.because}
+        told = {"number": trial.number, "seconds": trial.seconds, "wh": trial.wh, "because": trial.because}
         with self._home._told(), suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):
             begun.trial.set_user_attr(TOLD, told)
             frozen = self._study.tell(begun.trial, value, states.get(trial.state, TrialState.FAIL))
             if trial.state == "lost":
-                with _quiet():
-                    optuna.storages.RetryHeartbeatStaleTrialCallback()(self._study, frozen)
+                self._retry(frozen)
 
     def trials(self) -> list[Trial]:
         """All of them, by number; raises Unavailable."""
@@ -263,6 +264,21 @@ class OptunaStudy:
             self._study.set_user_attr(MARK + mark, True)
             return True
 
+    def _retry(self, trial: optuna.trial.FrozenTrial) -> None:
+        import optuna
+
+        with _quiet():
+            optuna.storages.RetryHeartbeatStaleTrialCallback()(self._study, trial)
+
+    def _retry_half_begun(self) -> None:
+        """Begin those again whose process was killed while it drew their values, before any sign of life."""
+        from optuna.trial import TrialState
+
+        # Who draws has the lock, and that is us: nobody else is at it now. A retry has the old one's attributes.
+        for each in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if each.user_attrs.get(BEGUN) != each.number:
+                self._retry(self._study.tell(each.number, state=TrialState.FAIL))
+
     def _spent(self, trials: Sequence[Trial]) -> bool:
         minutes, energy = self.plan.minutes, self.plan.energy_wh
         if minutes is not None and sum(each.seconds for each in trials) >= 60 * minutes:
@@ -285,6 +301,8 @@ class OptunaStudy:
 def _trial(axes: Sequence[Axis], frozen: optuna.trial.FrozenTrial, retried: bool) -> Trial:
     state = {"fail": "lost" if retried else "failed"}.get(frozen.state.name.lower(), frozen.state.name.lower())
     told = frozen.user_attrs.get(TOLD, {})
+    # What is retried has the attributes of the one before it.
+    told = told if told.get("number") == frozen.number else {}
     curve = tuple(value for _, value in sorted(frozen.intermediate_values.items()))
     params = frozen.params or frozen.system_attrs.get("fixed_params", {})
     silent = {"because": f"its process was killed {RETRIES + 1} times"} if state == "failed" and not told else {}

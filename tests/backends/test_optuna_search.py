@@ -136,6 +136,18 @@ def test_a_trial_without_a_sign_of_life_is_made_again_and_given_up_in_the_end(st
     assert values == values[:1] * 3
 
 
+def test_a_process_that_was_killed_while_it_drew_leaves_nothing_under_way(studies: OptunaStudies) -> None:
+    study = studies.open("help-1", plan(RATE, trials=1, first={"learning_rate": 2e-4}))
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        study._study.ask()
+    trial = study.ask()
+    assert trial is not None
+    assert (trial.number, trial.values) == (1, {"learning_rate": 2e-4})
+    study.tell(trial.model_copy(update={"state": "complete", "value": 1.0}))
+    assert study.ask() is None
+    assert [each.state for each in study.trials()] == ["lost", "complete"]
+
+
 def test_what_made_the_difference_is_said_of_enough_trials(studies: OptunaStudies) -> None:
     study = studies.open("help-1", plan(RATE, RANK, sampler="random", trials=12))
     assert study.importance() == {}

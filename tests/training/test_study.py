@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -241,24 +242,24 @@ def started(folder: Path, ledger: str, pause: float, mode: str) -> subprocess.Po
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def wait_for(bench: Bench, running: int, ended: int) -> None:
-    deadline = time.monotonic() + 120
+def wait_for(bench: Bench, ended: int) -> None:
+    """Until so many trials are through, and another one has been measured on its way."""
+    deadline, there = time.monotonic() + 120, list[Trial]()
     while time.monotonic() < deadline:
-        try:
-            states = [each.state for each in bench.studies.open(study.name_of(bench.look())).trials()]
-        except NotFound:
-            states = []
-        if states.count("running") >= running and states.count("complete") >= ended:
+        with suppress(NotFound):
+            there = bench.studies.open(study.name_of(bench.look())).trials()
+        under_way = any(each.state == "running" and each.curve for each in there)
+        if under_way and sum(each.state == "complete" for each in there) >= ended:
             return
         time.sleep(0.1)
-    raise AssertionError(states)
+    raise AssertionError(there)
 
 
 @pytest.mark.slow
 def test_a_study_that_was_killed_goes_on_with_the_trial_that_was_under_way(tmp_path: Path) -> None:
     bench = Bench(tmp_path, tune=f'trials = 6\npruning = "none"\n{SPACE}')
     with started(tmp_path, bench.ledger, 0.1, "work") as first:
-        wait_for(bench, running=1, ended=2)
+        wait_for(bench, ended=2)
         first.kill()
     before = bench.studies.open(study.name_of(bench.look())).trials()
     under_way = next(each for each in before if each.state == "running")
@@ -278,7 +279,7 @@ def test_a_study_that_was_killed_goes_on_with_the_trial_that_was_under_way(tmp_p
 def test_two_processes_share_one_study_on_postgresql(tmp_path: Path, postgres: str) -> None:
     bench = Bench(tmp_path, postgres, tune=f'trials = 8\npruning = "none"\n{SPACE}')
     with started(tmp_path, postgres, 0.1, "work") as first:
-        wait_for(bench, running=1, ended=0)
+        wait_for(bench, ended=0)
         with started(tmp_path, postgres, 0.1, "help") as second:
             helped, _ = second.communicate(timeout=300)
             told, _ = first.communicate(timeout=300)
