@@ -3,7 +3,8 @@
 `make bench-data`, or for a quick look: python benchmarks/data/run.py --sizes 20000
 
 Both engines get the same generated documents and the default steps of cleaning, in turn. CPU seconds are those of all
-processes of a run: with Spark the JVM and its Python workers, whose start is counted and told. Writes
+processes of a run: with Spark the JVM and its Python workers, whose start is counted and told. `load` is how many
+tasks the machine had, over five minutes: other work costs CPU seconds, on both engines. Writes
 benchmarks/results/data.json and data.png.
 """
 
@@ -37,9 +38,11 @@ import spark
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-SIZES = (50_000, 100_000, 200_000, 500_000)
+SIZES = (50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000)
 BOTH = 500_000
 """Spark takes part up to this many documents."""
+BUDGET = (500_000, {"cpu": 60, "peak_mb": 1500})
+"""Documents, and what they may take on Sail."""
 _SUBREAPER = 36
 """prctl(2): orphans of this process's children become its own, so that their CPU time is counted."""
 TOML = """
@@ -169,6 +172,7 @@ def _measured(name: str, source: Path, folder: Path, environment: Path | None, m
         "start_cpu": round(ready, 2),
         "seconds": round(time.monotonic() - began, 1),
         "peak_mb": round(peak[0] / 2**20),
+        "load": round(os.getloadavg()[1], 1),
         "rows": said["rows"],
         "steps": [{key: step[key] for key in ("step", "in", "out")} for step in said["steps"]],
     }
@@ -279,17 +283,19 @@ def _plot(runs: list[dict[str, Any]], file: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
-    for name, colour in (("sail", "tab:blue"), ("spark", "tab:orange")):
-        mine = [run for run in runs if run["engine"] == name]
-        label = "Sail, embedded" if name == "sail" else "Apache Spark, local"
-        for axis, key in ((left, "cpu"), (right, "peak_mb")):
-            points = [(run["documents"] / 1000, run[key]) for run in mine]
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
+    for axis, key, title in zip(axes, ("cpu", "peak_mb"), ("CPU seconds", "peak memory, MB"), strict=True):
+        for name, label, colour in (
+            ("sail", "Sail, embedded", "tab:blue"),
+            ("spark", "Apache Spark, local", "tab:orange"),
+        ):
+            points = sorted((run["documents"] / 1000, run[key]) for run in runs if run["engine"] == name)
             axis.plot(*zip(*points, strict=True), "o-", color=colour, label=label) if points else None
-    for axis, title in ((left, "CPU seconds"), (right, "peak memory, MB")):
+        documents, most = BUDGET
+        axis.plot(documents / 1000, most[key], "x", color="black", label="budget on Sail")
         axis.set(title=title, xlabel="thousand documents", xlim=(0, None), ylim=(0, None))
         axis.grid(alpha=0.3)
-    left.legend()
+    axes[0].legend()
     figure.tight_layout()
     figure.savefig(file, dpi=110)
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from noria.datasets import boilerplate, booklet, language, parts, schema, steps
-from noria.datasets.dedupe import near
+from noria.datasets.dedupe import near, without
 from noria.datasets.rows import write_json
 from noria.datasets.texts import Opened
 from noria.errors import Invalid
@@ -122,7 +122,7 @@ class _Cleaning:
             # An engine may write no file, nor a folder, where there is no row.
             if any(folder.glob("*.parquet")):
                 losers.append(folder)
-                left = left.join(self.spark.read.parquet(str(folder)), "id", "left_anti")
+                left = without(left, self.spark.read.parquet(str(folder)))
             self._note(step, _counts(left)[0], {})
         return left, losers
 
