@@ -153,7 +153,8 @@ def folded(strings: pa.Array, fold: Strings) -> pa.Array:
 
     # Arrow's ascii_lower (25.0.1) breaks arrays whose first offset is not 0, such as slices that an engine gives.
     strings = pc.ascii_lower(pa.concat_arrays([strings]))
-    return where(strings, rf"[^\x00-\x7f{_FOLDED}]", fold)
+    pattern = rf"[^\x00-\x7f{_FOLDED}]"
+    return at(strings, pc.invert(pc.string_is_ascii(strings)), lambda some: where(some, pattern, fold))
 
 
 def digests(texts: Texts) -> pa.Array:

