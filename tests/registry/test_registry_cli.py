@@ -126,7 +126,13 @@ def test_list_sync_remove_and_releases_on_mlflow(shop: Shop, monkeypatch: pytest
     assert told(folder, "registry", "remove", "helpdesk", "2")["version"] == "2"
     left = told(folder, "registry", "list")
     assert [(each["version"], each.get("removed")) for each in left] == [("1", None), (None, True)]
-    assert told(folder, "registry", "sync") == {"task": "helpdesk", "added": [], "changed": [], "aliases": {}}
+    assert told(folder, "registry", "sync") == {
+        "task": "helpdesk",
+        "added": [],
+        "changed": [],
+        "failed": {},
+        "aliases": {},
+    }
 
 
 @pytest.mark.slow
