@@ -1,13 +1,13 @@
-# install: everything in .venv · demo: two turns of the wheel · test: the whole suite · check: the fast part, before a commit
-.PHONY: install demo test check bench bench-coverage bench-data bench-features bench-gate bench-gateway bench-personal bench-training bench-tune \
-	conformance conformance-airflow conformance-spark soak clean
+# install: everything in .venv · demo: two turns of the wheel · test: all but what is long · check: the fast part, before a commit
+.PHONY: install demo test check bench bench-coverage bench-data bench-features bench-gate bench-gateway bench-personal bench-training \
+	bench-tune conformance conformance-airflow conformance-engines conformance-spark soak clean bench-fit bench-engines
 
 PYTHON ?= python3
 BIN := .venv/bin
 # A wheel of torch without CUDA is enough, and far smaller; name a folder that holds one in PIP_FIND_LINKS.
 TORCH ?= torch==2.13.0
 # One process of tests for each core; a file stays in one of them.
-PARALLEL ?= -n auto --dist loadfile
+PARALLEL ?= -n auto --dist loadfile --no-loadscope-reorder
 # Without kept bytecode each of the hundreds of processes that the tests start would compile its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -36,7 +36,7 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest $(PARALLEL)
+	$(BIN)/pytest $(PARALLEL) -m "not long"
 
 bench: install
 	$(BIN)/python benchmarks/startup.py
@@ -73,18 +73,38 @@ bench-data: install
 bench-features: install
 	$(BIN)/python benchmarks/features.py --servers
 
+# Plans of `noria fit` against the memory that llama.cpp really takes here.
+bench-fit: install
+	$(BIN)/python benchmarks/fit.py
+
+# llama.cpp in three precisions and Transformers, on the lab's ten prompts: benchmarks/results/engines.json and engines.svg.
+bench-engines: install
+	$(BIN)/python tests/conformance/environments.py transformers
+	$(BIN)/noria bench llamacpp transformers --model smollm2-135m-instruct --precisions q4_1,q8_0,q4_0,float32 \
+		--scenario lab --concurrency 1,4,8 --max-tokens 32 \
+		--out benchmarks/results/engines.json --plot benchmarks/results/engines.svg
+
 # The gateway beside nginx, vllm-router, smg and LiteLLM; what is not there yet is installed first.
 bench-gateway: install
 	$(BIN)/python benchmarks/gateway/run.py --install-peers
 
 # What CI does a little of, thoroughly: Schemathesis against the data plane's own description, twenty times kill -9.
 conformance: install
+	$(BIN)/pytest $(PARALLEL) -m long
 	$(BIN)/pytest tests/gateway/test_schemathesis.py tests/gateway/test_worker_killed.py tests/turn/test_killed.py tests/turn/test_torn.py \
-		--examples 300 --kills 20
+		tests/registry/test_forgetting.py --examples 300 --kills 20
 
 # The exported DAG in a real Apache Airflow, which has an environment of its own in the user's cache.
 conformance-airflow: install
 	$(BIN)/pytest tests/turn/test_airflow.py --airflow
+
+# Every promise of an engine, on real vLLM (CPU), infinity and Transformers in environments of their own in the user's cache; or
+# on one of any kind that runs somewhere: make conformance-engines ENGINE=sglang URL=http://gpu:30000/v1
+ENGINE ?= vllm infinity transformers
+URL ?=
+conformance-engines: install
+	$(if $(URL),,$(BIN)/python tests/conformance/environments.py $(ENGINE))
+	$(BIN)/pytest tests/conformance/test_engine.py $(ENGINE:%=--engine %) $(if $(URL),--url $(URL))
 
 # A standalone master, a worker and a Connect server on loopback: the stages give the same rows there as on Sail.
 conformance-spark: install

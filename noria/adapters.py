@@ -26,9 +26,10 @@ TEXTS = (PROBES, WORDING)
 """Files of an adapter that hold training rows, as texts or token ids: forgetting changes them."""
 
 
-def mark(folder: Path, kind: Kind) -> None:
-    """Say in the folder what it holds."""
-    (folder / _FILE).write_text(json.dumps({"kind": kind}) + "\n")
+def mark(folder: Path, kind: Kind, quantization: str = "") -> None:
+    """Say in the folder what it holds, and the quantization of a whole model where it is not the base's."""
+    told = {"kind": kind, **({"quantization": quantization} if quantization else {})}
+    (folder / _FILE).write_text(json.dumps(told) + "\n")
 
 
 def endpoint(engine: Engine, adapter: Ref | None) -> Endpoint:
@@ -38,17 +39,28 @@ def endpoint(engine: Engine, adapter: Ref | None) -> Endpoint:
 
 def kind_of(folder: Path) -> Kind:
     """What the folder holds; a LoRA where it does not say. Raises Invalid for what this version does not know."""
-    file = folder / _FILE
-    if not file.is_file():
+    if not (folder / _FILE).is_file():
         return "lora"
-    try:
-        told = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise Invalid(f"the adapter's {_FILE} cannot be read", f"put it back from a copy: {file}") from error
-    found = told.get("kind") if isinstance(told, dict) else None
+    found = _told(folder).get("kind")
     if found not in _KINDS:
         raise Invalid(f"the adapter is of unknown kind '{found}'", "serve it with the version of noria that made it")
-    return _KINDS[found]
+    return _KINDS[str(found)]
+
+
+def quantization(lake: Lake, adapter: Ref | None, base: str) -> str:
+    """What is served with this adapter: a whole model's own quantization where it says one, else the `base`'s."""
+    folder = lake.path(adapter) if adapter is not None else None
+    if folder is None or not (folder / _FILE).is_file():
+        return base
+    return str(_told(folder).get("quantization") or base)
+
+
+def _told(folder: Path) -> dict[str, object]:
+    try:
+        told = json.loads((folder / _FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise Invalid(f"the adapter's {_FILE} cannot be read", f"put it back from a copy: {folder / _FILE}") from error
+    return told if isinstance(told, dict) else {}
 
 
 def write_wording(folder: Path, wording: Wording) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from noria.errors import Invalid
 
@@ -78,9 +79,10 @@ def gguf_text(file: Path, wanted: str) -> str | None:
     """A text in the head of a GGUF file (version 2 or 3), such as `general.license`; None where there is none."""
     try:
         with file.open("rb") as stream:
-            return _Head(stream).text(wanted)
-    except (OSError, struct.error, ValueError, MemoryError):
+            found = next((value for key, value in GgufReader(stream).pairs() if key == wanted), None)
+    except (OSError, ValueError, MemoryError):
         return None
+    return found if isinstance(found, str) else None
 
 
 def _fault(suffix: str, stream: BinaryIO, size: int) -> str:
@@ -108,47 +110,66 @@ def _fault_of_safetensors(head: bytes, stream: BinaryIO, size: int) -> str:
     return "" if 8 + length + max(ends, default=0) == size else "is a safetensors file that was cut or added to"
 
 
-_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-_STRING, _ARRAY = 8, 9
-"""Types of values in a GGUF, with their bytes where these are fixed."""
+class GgufReader:
+    """Reads the metadata of a GGUF file, version 2 or 3, little-endian; ValueError for anything else.
 
+    The layout is that of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. `tensors` says how many tensors
+    are described after the metadata.
+    """
 
-class _Head:
-    """Reads the key-value pairs of a GGUF (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)."""
+    _SCALARS: Final = dict(enumerate(("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?", "", "", "<Q", "<q", "<d")))
+    _TEXT, _ARRAY = 8, 9
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        if (magic := self._take(4)) != b"GGUF":
+            raise ValueError(f"it begins with {magic!r}")
+        if (version := self.number("<I")) not in (2, 3):
+            raise ValueError(f"its version is {version}, known are 2 and 3")
+        self.tensors, self._pairs = self.number("<Q"), self.number("<Q")
 
-    def text(self, wanted: str) -> str | None:
-        if self._stream.read(4) != b"GGUF":
+    def pairs(self) -> Iterator[tuple[str, str | float | bool | None]]:
+        """Keys and values in the order of the file; None for an array, which is passed over."""
+        for _ in range(self._pairs):
+            yield self.text(), self._value(self.number("<I"))
+
+    def number(self, form: str) -> int:
+        """The next whole number, by its form in `struct`'s words."""
+        return int(self._scalar(form))
+
+    def text(self) -> str:
+        """The next text."""
+        return self._take(self.number("<Q")).decode(errors="replace")
+
+    def _value(self, kind: int) -> str | float | bool | None:
+        if kind == self._TEXT:
+            return self.text()
+        if kind == self._ARRAY:
+            self._pass_array()
             return None
-        _, _, count = struct.unpack("<IQQ", self._stream.read(20))
-        for _ in range(min(count, 10_000)):
-            key, kind = self._string(), self._number("<I")
-            if key == wanted.encode():
-                return self._string().decode(errors="replace") if kind == _STRING else None
-            self._skip(kind)
-        return None
+        return self._scalar(self._form(kind))
 
-    def _skip(self, kind: int) -> None:
-        if kind == _STRING:
-            self._stream.seek(self._number("<Q"), 1)
-        elif kind == _ARRAY:
-            inner, count = self._number("<I"), self._number("<Q")
-            if inner in _SIZES:
-                self._stream.seek(_SIZES[inner] * count, 1)
-            else:
-                for _ in range(min(count, 10_000_000)):
-                    self._skip(inner)
-        else:
-            self._stream.seek(_SIZES.get(kind, 1), 1)
-
-    def _string(self) -> bytes:
-        length = self._number("<Q")
-        if length > _CHUNK:
-            raise ValueError("a key as long as a file")
-        return self._stream.read(length)
-
-    def _number(self, form: str) -> int:
-        found: int = struct.unpack(form, self._stream.read(struct.calcsize(form)))[0]
+    def _scalar(self, form: str) -> float | bool:
+        found: float | bool = struct.unpack(form, self._take(struct.calcsize(form)))[0]
         return found
+
+    def _pass_array(self) -> None:
+        kind, count = self.number("<I"), self.number("<Q")
+        if kind not in (self._TEXT, self._ARRAY):
+            self._take(struct.calcsize(self._form(kind)) * count)
+            return
+        for _ in range(count):
+            self._value(kind)
+
+    def _form(self, kind: int) -> str:
+        form = self._SCALARS.get(kind)
+        if not form:
+            raise ValueError(f"it has a value of unknown type {kind}")
+        return form
+
+    def _take(self, count: int) -> bytes:
+        # A wrong length must not make Python reserve that much memory.
+        if count > self._size - self._file.tell():
+            raise ValueError("it ends inside its header")
+        return self._file.read(count)

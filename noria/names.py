@@ -19,7 +19,7 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",
 
 def digest_of(value: JsonValue) -> str:
     """Content digest of a JSON value: 16 hexadecimal characters, independent of the order of keys."""
-    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:16]
+    return hashlib.sha256(_CANONICAL.encode(value).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def shelf_key(kind: str, name: str, task: str) -> str:

@@ -7,11 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
 from noria.settings import EngineSettings, Settings, WeightRecipe
+from noria.stores import Alert as Alert
+from noria.stores import Alerts as Alerts
 from noria.stores import Deployments as Deployments
 from noria.stores import Embed as Embed
 from noria.stores import FeatureStore as FeatureStore
@@ -30,7 +32,7 @@ from noria.stores import Study as Study
 from noria.stores import Tracking as Tracking
 from noria.stores import Traffic as Traffic
 from noria.stores import Untracked as Untracked
-from noria.types import Caps, Endpoint, Form, Generation, HeadJob, Message, Ref, Report, TrainingJob
+from noria.types import Caps, Endpoint, Form, Generation, HeadJob, Load, Message, Ref, Report, TrainingJob
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -83,6 +85,50 @@ class Several(Protocol):
         """Where this adapter answers."""
 
 
+@runtime_checkable
+class Swaps(Protocol):
+    """An engine that takes adapters while it runs; whether it can is `Caps.hot`, and how it was started."""
+
+    def load(self, adapter: Ref, folder: Path) -> None:
+        """Serve this adapter too; returns once it answers otherwise than the base. Raises Invalid, Unavailable."""
+
+    def unload(self, adapter: Ref) -> None:
+        """Serve it no more, after its answers in flight; raises NotFound for one that is not loaded."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """An engine that tells how busy it is."""
+
+    def measure(self) -> Load:
+        """What its own metrics say now; raises Unavailable when it is gone."""
+
+
+@runtime_checkable
+class Launched(Protocol):
+    """An engine whose processes run on this machine and belong to noria."""
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Ids of the processes that were started, each the leader of its own group; their children not among them."""
+
+
+class Machine(Protocol):
+    """What this machine's operating system does with processes."""
+
+    def memory(self, pids: Sequence[int]) -> int:
+        """Resident bytes of these processes and all their descendants."""
+
+    def taken(self, pids: Sequence[int]) -> int:
+        """Bytes that they hold together, what they share counted once; 0 where that cannot be told."""
+
+    def kill(self, pids: Sequence[int]) -> None:
+        """End these processes and their groups at once, by SIGKILL; those that are gone are no error."""
+
+    def confined(self, cores: int, place: int) -> AbstractContextManager[None]:
+        """What the calling thread starts within runs on so many cores, from the `place`-th on, for all its life."""
+
+
 class EngineKind(Protocol):
     """Starts engines of one kind; what an entry point of the group `noria.engines` opens."""
 
@@ -115,6 +161,36 @@ class HeadTrainer(Protocol):
 
     def train(self, job: HeadJob, progress: Progress) -> dict[str, JsonValue]:
         """Write `head.safetensors`, `labels.json`, `probes.json` and `loss.json`; returns what was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """What a model is told of a tool; `parameters` is a JSON schema of an object."""
+
+    name: str
+    description: str
+    parameters: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call gave: text for the model; `outcome` is ok, invalid (bad arguments), failed or late."""
+
+    text: str
+    outcome: Literal["ok", "invalid", "failed", "late"] = "ok"
+
+
+class ToolSource(Protocol):
+    """Where tools come from: a process that runs functions, or an MCP server. Calls may come from several threads."""
+
+    def specs(self) -> Sequence[ToolSpec]:
+        """Its tools, each with a name of its own."""
+
+    def call(self, name: str, arguments: Mapping[str, JsonValue], seconds: float, limit: int) -> ToolResult:
+        """Carry out a call; stopped after so many seconds. Never raises. More than `limit` characters are not used."""
+
+    def close(self) -> None:
+        """Stop what it runs."""
 
 
 Encode = Callable[[Sequence[Sequence[Mapping[str, Any]]], Sequence[str]], tuple[list[list[int]], list[list[int]]]]
@@ -164,3 +240,4 @@ class Platform:
     spark: Callable[[], AbstractContextManager[SparkSession]]
     features: FeatureStore
     studies: Studies
+    alerts: Alerts

@@ -28,7 +28,8 @@ class Arm(Record):
     answers are logged and thrown away. `extra` is merged into the request body as it is: it is how an engine
     addresses adapters. `index` is the folder of its documents, `vectors` where questions become vectors to
     search it by. `price` is the cost of a million prompt tokens and of a million completion tokens. `wording` stands
-    before every question.
+    before every question. `asleep`: its engine is started by the first request, which waits. `refusal`: why there is no
+    engine now.
     """
 
     name: str = "champion"
@@ -42,6 +43,8 @@ class Arm(Record):
     vectors: Endpoint | None = None
     price: tuple[float, float] = (0.0, 0.0)
     wording: Wording | None = None
+    asleep: bool = False
+    refusal: str = ""
 
 
 class Route(Record):

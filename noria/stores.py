@@ -93,6 +93,31 @@ class Keys(Protocol):
         """End a key's life; raises NotFound."""
 
 
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something that a person should look at: what it is about (`engine:local`), what is wrong, what to type next."""
+
+    id: str
+    subject: str
+    fact: str
+    hint: str
+    at: datetime
+    resolved: datetime | None = None
+
+
+class Alerts(Protocol):
+    """What a person should look at, and until when."""
+
+    def fire(self, alert: Alert) -> None:
+        """Store an alert, unless one of this subject is open already."""
+
+    def resolve(self, subject: str, at: datetime) -> None:
+        """End the open alert of a subject, if there is one."""
+
+    def open(self) -> list[Alert]:
+        """Those that nothing has ended yet, oldest first."""
+
+
 class Tracking(Protocol):
     """Where experiments are shown (MLflow)."""
 

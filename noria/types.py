@@ -10,6 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, PlainSerializer, StringConstraints
 
+from noria.engines import Caps as Caps
+from noria.engines import Choices as Choices
+from noria.engines import Form as Form
+from noria.engines import Generation as Generation
+from noria.engines import Load as Load
 from noria.jobs import HeadJob as HeadJob
 from noria.jobs import TrainingJob as TrainingJob
 from noria.messages import Message as Message
@@ -331,26 +336,6 @@ class Finding(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Caps:
-    """What an engine can do. Code asks this, never the engine's name."""
-
-    lora: bool = False
-    """Serves LoRA adapters beside the base model."""
-    models: bool = False
-    """Serves whole trained models beside it, each by a server of its own."""
-    exact_tokens: bool = False
-    """Takes token ids as a prompt and returns the next token's id."""
-    batch_invariant: bool = False
-    """A greedy answer does not depend on which other answers are computed beside it."""
-    prompt_logprobs: bool = False
-    """Gives the log-probability of a text that it did not write."""
-    heads: bool = False
-    """Serves heads that name classes, with probabilities, beside its encoder; it writes no text."""
-    choice: str = ""
-    """How a request holds it to one of some classes (`noria.classes.among`); empty where it cannot."""
-
-
-@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """One version of a registered model, as the registry has it: a candidate with what is known of it."""
 
@@ -359,32 +344,3 @@ class ModelVersion:
     candidate: str
     tags: Mapping[str, str]
     aliases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """JSON of `schema`, with so many likely `choices` of each token; `reuse` what is computed, which may round.
-
-    `among` holds the answer to one of these classes, or to `several` of them, where the engine's `caps.choice` can.
-    """
-
-    schema: dict[str, JsonValue] | None = None
-    choices: int = 0
-    reuse: bool = False
-    among: tuple[str, ...] = ()
-    several: bool = False
-
-
-Choices = tuple[tuple[str, float], ...]
-"""The token that was taken, then the likeliest ones at its place: texts with log-probabilities in nats."""
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """One answer of an engine, with its token counts where the engine gives them; `tokens` where a form wants them."""
-
-    text: str
-    finish_reason: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    tokens: tuple[Choices, ...] = ()

@@ -58,6 +58,7 @@ def open_platform(settings: Settings) -> Platform:
         draw=plots.report,
         studies=OptunaStudies(settings.runtime.ledger, root),
         spark=partial(spark.session, settings.runtime.spark),
+        alerts=ledger.SqlAlerts(database),
         features=FeastStore(settings.runtime.features, root, state / "features"),
     )
 
@@ -85,6 +86,15 @@ def engine_kinds(settings: Settings) -> dict[str, EngineKind]:
                 where=settings.place("engines", name, "kind"),
             )
     return {kind: doors[kind].load()() for kind in {engine.kind for engine in settings.engines.values()}}
+
+
+def engine_kind(name: str) -> EngineKind:
+    """The kind of engine of this name; raises Invalid for one that nobody provides."""
+    doors = {door.name: door for door in entry_points(group="noria.engines")}
+    if name not in doors:
+        raise Invalid(f"'{name}' is no kind of engine", known(name, doors))
+    kind: EngineKind = doors[name].load()()
+    return kind
 
 
 def base_model(name: str) -> Path:

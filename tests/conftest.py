@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("noria", deadline=None)
+settings.register_profile("noria", deadline=None, max_examples=30)
 settings.register_profile("quick", deadline=None, max_examples=10)
+settings.register_profile("thorough", deadline=None, max_examples=300)
 settings.load_profile("noria")
 
 # The main module of a pytest-xdist worker has no file: PySpark takes it for a doctest then, and ends the process.
@@ -24,9 +25,19 @@ vars(sys.modules["__main__"]).setdefault("__file__", str(Path(pytest.__file__).w
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--examples", type=int, default=10, help="requests that Schemathesis makes for each endpoint")
-    parser.addoption("--kills", type=int, default=6, help="processes that are killed in each test of kill -9")
+    parser.addoption("--kills", type=int, default=3, help="processes that are killed in each test of kill -9")
     parser.addoption("--airflow", action="store_true", help="install Apache Airflow where it is not there yet")
+    parser.addoption("--engine", action="append", default=[], help="outside engine: make conformance-engines")
+    parser.addoption("--url", default=None, help="where the one of --engine already runs")
     parser.addoption("--spark", default=None, help="environment with Apache Spark: make conformance-spark")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests go first: a long one at the end would leave the other processes idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    turns = {path for path in slow if path.parent.name == "turn"}
+    items.sort(key=lambda item: (item.path not in turns, item.path not in slow))
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ def test_safetensors_are_whole(tmp_path_factory: pytest.TempPathFactory, cut: in
     whole = file.read_bytes()
     changed = whole[: min(cut, len(whole))] + more
     file.write_bytes(changed)
-    if changed != whole:
+    if len(changed) != len(whole):  # Other numbers in a file of the right length are a file too.
         with pytest.raises(Invalid):
             formats.check_folder(folder)
 

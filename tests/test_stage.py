@@ -63,7 +63,7 @@ def bench(tmp_path: Path) -> Bench:
             settings=unused, clock=SystemClock(), lake=FolderLake(tmp_path / "lake"), runs=ledger.SqlRuns(database),
             deployments=unused, keys=unused, engines={}, model=unused, tokenizer=unused, trainer=unused,
             heads=unused, tracking=unused, registry=unused, indexes=unused, traffic=unused, draw=unused, spark=unused,
-            features=unused, studies=unused,
+            features=unused, studies=unused, alerts=unused,
         )
     )  # fmt: skip
 

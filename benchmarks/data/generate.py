@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from noria.datasets.shingles import jaccard, word_shingles
+from noria.tables import DOCUMENTS
 
 EXACT, NEAR, RELATED = 0.20, 0.10, 0.02
 """Shares of the documents. Half of the exact ones differ in white space."""
@@ -37,10 +38,6 @@ LOT = 10_000
 MOST_BYTES = 8_000_000
 """Read from one folder at most, in the order of the names."""
 
-DOCUMENTS = pa.schema(
-    [(name, pa.string()) for name in ("id", "source", "text", "fields", "conversation", "file")]
-    + [("offset", pa.int64()), ("digest", pa.string())]
-)
 TRUTH = pa.schema([("id", pa.string()), ("kind", pa.string()), ("of", pa.string()), ("jaccard", pa.float64())])
 
 _TAG = re.compile(r"<(script|style).*?</\1>|<[^>]{1,200}>", re.DOTALL | re.IGNORECASE)

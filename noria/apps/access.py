@@ -6,24 +6,35 @@ import hashlib
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, cast
 
 from pydantic import JsonValue
 
-from noria.errors import Invalid
+from noria.errors import Conflict, Invalid
 from noria.ports import Platform
-from noria.settings import LimitSettings, known
+from noria.settings import LimitSettings, environment, known
 from noria.types import ApiKey, new_id
 
 Role = Literal["admin", "developer", "user"]
 ROLES = ("admin", "developer", "user")
 
 
+ADMIN_VARIABLE = "NORIA_ADMIN_KEY"
+"""Holds the text of the admin key where many machines share one ledger, and none is to make one of its own."""
+LEAST_CHARACTERS = 32
+
+
 def make(
-    platform: Platform, name: str, role: str, models: Sequence[str] = (), limits: LimitSettings | None = None
+    platform: Platform,
+    name: str,
+    role: str,
+    models: Sequence[str] = (),
+    limits: LimitSettings | None = None,
+    given: str | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key of 256 random bits; the second value is its text, which is nowhere stored. Raises Invalid.
+    """A new key of 256 random bits, or `given`; the second value is its text, which is nowhere stored. Raises Invalid.
 
     Without `models` it may ask all that its role may; without `limits` those of [gateway] hold.
     """
@@ -38,7 +49,7 @@ def make(
             raise Invalid(
                 f"there is no task '{model}', and a key of role 'user' may ask tasks only", known(model, tasks)
             )
-    text = f"noria-{secrets.token_urlsafe(32)}"
+    text = given or f"noria-{secrets.token_urlsafe(32)}"
     now = platform.clock.now()
     key = ApiKey(
         id=new_id(now),
@@ -68,7 +79,13 @@ def revoke(platform: Platform, which: str) -> str:
 
 
 def admin_key(platform: Platform) -> str:
-    """The admin key that the command line uses; made at the first start and kept in `.noria/admin.key` (mode 0600)."""
+    """The admin key that the command line uses; made at the first start and kept in `.noria/admin.key` (mode 0600).
+
+    Where NORIA_ADMIN_KEY holds one, that is it. Raises Invalid where that is short, was revoked or has another role.
+    """
+    # A file of a secret often ends with a line break.
+    if given := (environment(ADMIN_VARIABLE) or "").strip():
+        return _given(platform, given)
     file = platform.settings.state / "admin.key"
     live = {key.sha256 for key in platform.keys.all() if key.revoked is None}
     if file.is_file():
@@ -77,6 +94,24 @@ def admin_key(platform: Platform) -> str:
             return text
     _, text = make(platform, "admin", "admin")
     write_private(file, text + "\n")
+    return text
+
+
+def _given(platform: Platform, text: str) -> str:
+    if len(text) < LEAST_CHARACTERS:
+        raise Invalid(
+            f"{ADMIN_VARIABLE} has {len(text)} characters", f"at least {LEAST_CHARACTERS}: openssl rand -hex 32"
+        )
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if not any(key.sha256 == digest for key in platform.keys.all()):
+        # Of machines that start at the same time one makes it.
+        with suppress(Conflict):
+            make(platform, "admin", "admin", given=text)
+    found = next(key for key in platform.keys.all() if key.sha256 == digest)
+    if found.role != "admin":
+        raise Invalid(f"the key in {ADMIN_VARIABLE} has the role '{found.role}'", "make another: openssl rand -hex 32")
+    if found.revoked is not None:
+        raise Invalid(f"the key in {ADMIN_VARIABLE} was revoked", "put a new one there: openssl rand -hex 32")
     return text
 
 

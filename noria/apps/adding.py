@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import parse_qs, urlsplit
 
+from noria.buckets import EXTRAS
 from noria.errors import Invalid, NotFound, Unavailable
 from noria.lake import sql
 from noria.lake.contained import Reader
 from noria.lake.kinds import PAGES, kind_of, map_of
-from noria.lake.objects import EXTRAS
 from noria.lake.parsers import PARSERS
 from noria.lake.read import peek
 from noria.settings import Settings, SourceSettings, find, line_of, load

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Header, Request
+from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
 
-from noria.apps import label_api, views
+from noria.apps import engine_api, label_api, views
 from noria.errors import Denied, NoriaError
 from noria.ports import Platform
 from noria.registry import lineage
 from noria.types import ApiKey
 
 
-def build(platform: Platform) -> FastAPI:
-    """The application; every path under `/api` wants a key of role admin or developer."""
+def build(platform: Platform, desk: engine_api.Desk | None = None) -> FastAPI:
+    """The application; every path under `/api` wants a key of role admin or developer.
+
+    Without a `desk` there are no engines to look at.
+    """
     app = FastAPI(title="noria", docs_url=None, redoc_url=None, openapi_url=None)
 
     def reader(authorization: Annotated[str, Header()] = "") -> ApiKey:
@@ -43,5 +47,8 @@ def build(platform: Platform) -> FastAPI:
     def why(identity: str) -> dict[str, Any]:
         return lineage.explain(platform, identity)
 
+    if desk is not None:
+        app.add_api_route("/metrics", partial(engine_api.metrics, platform, desk), response_class=Response)
+        app.include_router(engine_api.build(platform, reader, desk))
     app.include_router(label_api.build(platform, reader))
     return app

@@ -14,6 +14,7 @@ from noria import adapters, classes
 from noria.apps.workers import Workers
 from noria.backends.harness import Target
 from noria.backends.scratch import temporary
+from noria.deployment import verify
 from noria.errors import Conflict, Unavailable
 from noria.evaluation.sides import barred
 from noria.ports import Engine, Platform
@@ -26,7 +27,8 @@ READY_SECONDS = 30.0
 def serving(platform: Platform, name: str, candidate: Candidate) -> Iterator[Target]:
     """Where a task's candidate answers, as it would when promoted; what it is asked is not kept.
 
-    Raises Conflict for a candidate that the present noria.toml cannot serve, Unavailable when it does not start.
+    Raises Conflict for a candidate that the present noria.toml cannot serve, Unavailable when it does not
+    start, or answers as without its adapter.
     """
     if why := barred(platform, platform.settings.tasks[name], candidate):
         raise Conflict(f"'{candidate.ref}' cannot be asked: {why}", "make one that can: noria run")
@@ -36,6 +38,7 @@ def serving(platform: Platform, name: str, candidate: Candidate) -> Iterator[Tar
     with ExitStack() as stack:
         engine = kind.start(settings, loaded, log)
         stack.callback(engine.close)
+        verify.present(engine, loaded, kind.caps)
         vectors = _vectors(platform, name, stack)
         with temporary("noria-aside.") as folder:
             key = secrets.token_urlsafe(32)

@@ -2,61 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
 from noria import settings as reading
+from noria.apps.doctor import engines, logs, machine
+from noria.apps.doctor.check import Check, warning
+from noria.backends.clock import SystemClock
 from noria.errors import NoriaError
 
-DISK_GB = 2.0
-MEMORY_GB = 4.0
-PACKAGES = {
-    "llamacpp": ("xllamacpp", "gguf"),
-    "data": ("pysail", "pyspark", "selectolax", "rensa"),
-    "train": ("torch", "transformers", "peft", "trl"),
-    "evaluate": ("rouge_score",),
-    "mlflow": ("mlflow",),
-}
-"""What each extra brings."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at; `hint` says what to do where it is not `good`."""
-
-    name: str
-    good: bool
-    found: str
-    hint: str = ""
+RECENT: Final = 86400.0
+"""Seconds for which a log's troubles are told."""
 
 
 def examine(start: Path) -> list[Check]:
     """All checks, of the machine first and then of the project around `start`."""
-    return [*_machine(start), *_project(start)]
+    now = SystemClock().now()
+    return [*machine.checks(start, now), *_project(start, now.timestamp())]
 
 
-def _machine(start: Path) -> Iterator[Check]:
-    good = sys.version_info >= (3, 11)
-    yield Check("Python", good, sys.version.split()[0], "" if good else "install Python 3.11 or later")
-    free = shutil.disk_usage(start).free / 1e9
-    yield Check("free disk", free >= DISK_GB, f"{free:.1f} GB", "" if free >= DISK_GB else f"free {DISK_GB} GB")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    good = memory >= MEMORY_GB * 0.93
-    yield Check("memory", good, f"{memory:.1f} GB", "" if good else "lower recipe.batch and engine slots")
-    yield Check("cores", True, str(os.cpu_count()))
-    for extra, modules in PACKAGES.items():
-        missing = [name for name in modules if find_spec(name) is None]
-        found = f"missing: {', '.join(missing)}" if missing else "installed"
-        yield Check(f"noria[{extra}]", not missing, found, f"pip install 'noria[{extra}]'" if missing else "")
-
-
-def _project(start: Path) -> Iterator[Check]:
+def _project(start: Path, now: float) -> Iterator[Check]:
     try:
         settings = reading.load(reading.find(start.resolve()))
     except NoriaError as error:
@@ -67,9 +38,10 @@ def _project(start: Path) -> Iterator[Check]:
     for source in settings.sources:
         if source.path is not None:
             yield _files(settings, source)
-    if not (settings.state / "up.json").is_file():
-        yield _port("data plane", settings.runtime.listen)
-        yield _port("control plane", settings.runtime.control)
+    yield from engines.checks(settings)
+    yield from _serving(settings)
+    yield from _spark(settings.runtime.spark)
+    yield from _logs(settings.state / "logs", now)
 
 
 def _open(settings: reading.Settings) -> str:
@@ -103,12 +75,41 @@ def _files(settings: reading.Settings, source: reading.SourceSettings) -> Check:
     return Check(name, not refused, found, f"{refused[0].name}: {refused[0].refused}" if refused else "")
 
 
-def _port(name: str, listen: str) -> Check:
-    host, _, port = listen.rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, int(port)))
-        except OSError:
-            return Check(name, False, f"{listen} is in use", "free it, or change it under [runtime]")
-    return Check(name, True, f"{listen} is free")
+def _serving(settings: reading.Settings) -> Iterator[Check]:
+    """The ports of `noria up`, or whether the one that runs is alive."""
+    file = settings.state / "up.json"
+    if not file.is_file():
+        yield machine.port("data plane", settings.runtime.listen)
+        yield machine.port("control plane", settings.runtime.control)
+        return
+    try:
+        os.kill(int(json.loads(file.read_text())["pid"]), 0)
+    except PermissionError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        yield Check("noria up", False, "it was killed and left .noria/up.json behind", "start it again: noria up")
+
+
+def _spark(address: str) -> Iterator[Check]:
+    """A Spark Connect server that does not answer; the embedded one needs no server, and no Java."""
+    parts = urlsplit(address)
+    if parts.scheme != "sc" or parts.hostname is None:
+        return
+    host = f"{parts.hostname}:{parts.port or 15002}"
+    try:
+        socket.create_connection((parts.hostname, parts.port or 15002), timeout=3.0).close()
+    except OSError as error:
+        here = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        java = "install Java 17 first; then " if here and shutil.which("java") is None else ""
+        hint = f'{java}start the server: start-connect-server.sh, or spark = "embedded"'
+        yield Check("Spark", False, f"nobody answers at {host}: {error}", hint)
+    else:
+        yield Check("Spark", True, f"{host} answers")
+
+
+def _logs(folder: Path, now: float) -> Iterator[Check]:
+    """Known troubles in the logs of the last day, which may be over by now."""
+    for log in sorted(folder.glob("*.log")) if folder.is_dir() else []:
+        if now - log.stat().st_mtime < RECENT:
+            for seen in logs.recognised(logs.read(log)):
+                yield warning(f"log {log.name}:{seen.line}", f"{seen.name}: {seen.says}", seen.hint)

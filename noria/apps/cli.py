@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from noria import __version__
 from noria.apps.commands import (
     batch,
+    bench,
     canary,
     compare,
     data,
+    engines,
     evaluate,
     export,
     features,
+    fit,
     forget,
     judge,
     keys,
     labels,
     lights,
+    mcp,
+    prune,
+    quantize,
     registry,
     releases,
     replay,
     scan,
+    tools,
     tune,
 )
-from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened
+from noria.apps.commands.options import HERE, AsJson, Folder, Task, opened, person
 from noria.errors import Invalid, NoriaError
+
+if TYPE_CHECKING:
+    from noria.ports import Platform
 
 # Heavy rooms are imported inside the commands, so that `noria --help` answers at once.
 
@@ -166,6 +176,8 @@ def status(as_json: AsJson = False, project: Folder = HERE) -> None:
     for name, each in told["tasks"].items():
         if each["sealed"]["advice"]:
             typer.echo(f"{name}: {each['sealed']['advice']}")
+    for alert in told["alerts"]:
+        typer.echo(f"ALERT {alert['fact']}\n  try: {alert['hint']}")
     cycles = [
         [each["cycle"], each["task"], each["began"], each["verdict"] or f"at {len(each['stages'])} stages",
          f"{each['seconds']:.1f} s"]
@@ -177,24 +189,49 @@ def status(as_json: AsJson = False, project: Folder = HERE) -> None:
 @app.command()
 def doctor(
     ladder: Annotated[bool, typer.Option("--ladder", help="How far has this installation come, from 0 to 10?")] = False,
+    log: Annotated[Path | None, typer.Option("--log", help="An engine's log: what does its error mean?")] = None,
     as_json: AsJson = False,
     project: Folder = HERE,
 ) -> None:
-    """Check this machine and this project; exit code 1 when something would not work.
+    """Check this machine, this project and its engines; exit code 1 when something would not work.
 
-    Example: noria doctor            Example: noria doctor --ladder
+    Example: noria doctor            Example: noria doctor --ladder            Example: noria doctor --log vllm.log
     """
     from noria.apps import checks
     from noria.apps.screen import show, table_of
+
+    if log is not None:
+        _log(log, as_json)
+        return
 
     if ladder:
         _ladder(project, as_json)
         return
     found = checks.examine(project)
-    rows = [["ok" if each.good else "FAULT", each.name, each.found, each.hint] for each in found]
-    values = [{"check": each.name, "ok": each.good, "found": each.found, "hint": each.hint} for each in found]
+    words = {"ok": "ok", "warn": "warn", "fault": "FAULT"}
+    rows = [[words[each.level], each.name, each.found, each.hint] for each in found]
+    values = [
+        {"check": each.name, "ok": each.good, "level": each.level, "found": each.found, "hint": each.hint}
+        for each in found
+    ]
     show(values, as_json, table_of(["", "check", "found", "try"], rows))
-    if not all(each.good for each in found):
+    if any(each.level == "fault" for each in found):
+        raise typer.Exit(1)
+
+
+def _log(log: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from noria.apps.doctor import logs
+    from noria.apps.screen import show, table_of
+
+    seen = logs.recognised(logs.read(log))
+    if not seen and not as_json:
+        typer.echo(f"no known trouble in {log}")
+        return
+    rows = [[str(each.line), each.name, each.says, each.hint] for each in seen]
+    show([asdict(each) for each in seen], as_json, table_of(["line", "trouble", "it says", "try"], rows))
+    if seen:
         raise typer.Exit(1)
 
 
@@ -215,25 +252,54 @@ def _ladder(project: Path, as_json: bool) -> None:
 @app.command()
 def chat(
     question: Annotated[str, typer.Argument(help="What to ask.")],
+    tools: Annotated[
+        str | None, typer.Option(help='Tools that it may call, such as "get_*,table.*"; else those of the task.')
+    ] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Print every message between model and tools.")] = False,
     task: Task = None,
     as_json: AsJson = False,
     project: Folder = HERE,
 ) -> None:
     """Ask what serves (noria up must run). The id on the last line is what `noria why` wants.
 
-    Example: noria chat "How long does delivery take?"
+    Where the task has tools, or --tools names some, they are run here, and what serves is asked until it answers.
+
+    Example: noria chat "How long does delivery take?"            Example: noria chat "Which day is it?" --tools "*"
     """
     from noria.apps import talk
     from noria.apps.screen import show
 
     platform = opened(project)
-    name, _ = platform.settings.task(task)
+    name, settings = platform.settings.task(task)
+    allowed = settings.tools if tools is None else tuple(each.strip() for each in tools.split(",") if each.strip())
+    if allowed:
+        _chat_with_tools(platform, name, question, allowed, trace, as_json)
+        return
     told = talk.ask(platform, name, question)
     if as_json:
         show(told, as_json=True)
         return
     typer.echo(told["answer"])
     typer.echo(f"\n{told['served_by']}\n{told['id']}")
+
+
+def _chat_with_tools(
+    platform: Platform, task: str, question: str, allowed: tuple[str, ...], trace: bool, as_json: bool
+) -> None:
+    from noria.apps import tooling
+    from noria.apps.screen import show
+    from noria.errors import Unavailable
+    from noria.tools.calling import log_of
+
+    found = tooling.ask(platform, task, question, allowed, person(), platform.settings.tasks[task].calling)
+    if as_json:
+        show(tooling.told(found), as_json=True)
+    elif trace:
+        typer.echo(log_of(found.messages))
+    if found.answer is None:
+        raise Unavailable(found.because, "see each message: --trace; the bounds are in [tasks.NAME.calling]")
+    if not as_json and not trace:
+        typer.echo(found.answer)
 
 
 @app.command()
@@ -254,6 +320,7 @@ def demo(
 app.add_typer(releases.group)
 app.add_typer(data.group, name="data")
 app.add_typer(replay.group)
+app.add_typer(engines.group, name="engines")
 app.add_typer(registry.group, name="registry")
 app.add_typer(keys.group, name="keys")
 app.add_typer(batch.group, name="batch")
@@ -265,9 +332,15 @@ app.add_typer(compare.group)
 app.add_typer(evaluate.group, name="evaluate")
 app.add_typer(scan.group)
 app.add_typer(forget.group)
+app.add_typer(fit.group)
+app.add_typer(bench.group, name="bench")
 app.add_typer(features.group, name="features")
 app.add_typer(tune.group, name="tune")
 app.add_typer(export.group, name="export")
+app.add_typer(tools.group, name="tools")
+app.add_typer(mcp.group)
+app.add_typer(quantize.group)
+app.add_typer(prune.group)
 
 
 if __name__ == "__main__":

@@ -83,13 +83,13 @@ def _hashed(name: str) -> str:
 
 
 def _pseudonym(state: Path, user: str) -> str:
-    from noria.apps.gateway import read_secret
+    from noria import pseudonyms
     from noria.gateway.record import pseudonym
 
     file = state / "secret"
     if not file.exists():
         raise NotFound("no gateway has ever run here, so no user is known", "look into [runtime] and .noria")
-    return pseudonym(read_secret(file), user)
+    return pseudonym(pseudonyms.read(file), user)
 
 
 def _comparisons(platform: Platform) -> Iterator[Ref]:

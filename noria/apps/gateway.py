@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import gc
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -18,10 +17,11 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from noria import pseudonyms
 from noria.apps import port as ports
 from noria.apps.logs import configure
 from noria.backends.clock import SystemClock
-from noria.errors import Invalid, NoriaError, Unavailable
+from noria.errors import NoriaError, Unavailable
 from noria.gateway.app import Place, build
 from noria.gateway.edge import Edge
 from noria.gateway.limits import Ledger
@@ -82,7 +82,7 @@ def serve(state: Path, listener: socket.socket, parent: int, worker: int, worker
     After SIGTERM or SIGINT no connection is taken any more and requests in flight have DRAIN_SECONDS to finish.
     """
     snapshots = SnapshotFile(state / "snapshot.json", _open_index)
-    secret = read_secret(state / "secret")
+    secret = pseudonyms.read(state / "secret")
     with contextlib.ExitStack() as stack:
         recorder = stack.enter_context(_open_segments(state / "segments"))
         limits = stack.enter_context(contextlib.closing(Ledger(state / "limits.bin", worker, alone=workers == 1)))
@@ -98,28 +98,6 @@ def serve(state: Path, listener: socket.socket, parent: int, worker: int, worker
             signal.signal(number, lambda *_: None)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(server.serve(sockets=[listener]))
-
-
-def read_secret(file: Path) -> bytes:
-    """The key of this machine's pseudonyms, made on first use, readable by its owner only; raises Invalid."""
-    if not file.exists():
-        fresh = file.with_name(f".{file.name}.{os.getpid()}")
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w") as out:
-            out.write(secrets.token_hex(32))
-            out.flush()
-            os.fsync(out.fileno())
-        # Of two gateways that start at once, the first one's secret holds for both.
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, file)
-        fresh.unlink()
-    try:
-        secret = bytes.fromhex(file.read_text())
-    except ValueError as error:
-        raise Invalid(f"'{file}' is not hexadecimal", "restore it, or remove it to begin new pseudonyms") from error
-    if len(secret) < 16:
-        raise Invalid(f"'{file}' holds {len(secret)} bytes; at least 16 are needed", "restore it from a backup")
-    return secret
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -67,12 +67,16 @@ class Screen:
 
     def finished(self, step: Step) -> None:
         """Tell what a stage made, and clear its bars."""
+        self.clear()
+        took = "unchanged, not run again" if step.skipped else f"{step.seconds:.1f} s"
+        self.line(f"      {step.artifact.ref}  ({took})")
+
+    def clear(self) -> None:
+        """Take away the bars of work that is done."""
         if self._bars is not None:
             for identity in self._ids.values():
                 self._bars.remove_task(identity)
             self._ids.clear()
-        took = "unchanged, not run again" if step.skipped else f"{step.seconds:.1f} s"
-        self.line(f"      {step.artifact.ref}  ({took})")
 
     def line(self, text: str) -> None:
         """One line for people."""

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -18,9 +18,13 @@ import uvicorn
 
 from noria.apps import access, api, reload
 from noria.apps.mirror import Mirror
+from noria.apps.plans import Plans
 from noria.apps.screen import Screen
 from noria.apps.workers import Workers
+from noria.backends.processes import LinuxMachine
+from noria.deployment.around import Around
 from noria.deployment.fleet import Fleet
+from noria.deployment.submit import in_thread
 from noria.deployment.watcher import Watcher
 from noria.errors import Conflict, NoriaError, Unavailable
 from noria.ports import Platform
@@ -49,13 +53,17 @@ class Serving:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; raises Conflict when this project is up already or a port is taken."""
-        with _alone(self._state), _control_plane(self._platform) as control:
+        with _alone(self._state), ExitStack() as stack:
+            workers = self._workers()
+            fleet = self._fleet(workers)
+            stack.callback(self._tidy)
+            stack.enter_context(closing(fleet))
+            stack.enter_context(closing(workers))
+            control = stack.enter_context(_control_plane(self._platform, fleet))
             access.admin_key(self._platform)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._stop)
             signal.signal(signal.SIGHUP, self._reload)
-            workers = self._workers()
-            fleet = Fleet(self._platform, self._publish, workers.released, self._screen.line, time.monotonic)
             (self._state / "snapshot.json").unlink(missing_ok=True)
             self._publish(fleet.snapshot)
             self._screen.line("starting engines…")
@@ -68,13 +76,18 @@ class Serving:
                 self._stopping.set()
                 watching.join(LOOK)
                 self._mirror.close()
-                workers.close()
-                fleet.close()
-                for name in ("up.json", "gateway.url"):
-                    (self._state / name).unlink(missing_ok=True)
+
+    def _fleet(self, workers: Workers) -> Fleet:
+        plans = Plans()
+        around = Around(in_thread, workers.inflight, workers.asked, LinuxMachine(), plans.need, plans.plan)
+        return Fleet(self._platform, self._publish, workers.released, self._screen.line, time.monotonic, around)
+
+    def _tidy(self) -> None:
+        for name in ("up.json", "gateway.url"):
+            (self._state / name).unlink(missing_ok=True)
 
     def _loop(self, fleet: Fleet, workers: Workers, control: str) -> None:
-        announced = False
+        announced = told = False
         workers.begin()
         while not self._stopping.is_set():
             if self._reloading.is_set():
@@ -86,7 +99,11 @@ class Serving:
                 raise Unavailable(fact, "look at .noria/logs/gateway.log")
             if not announced and self._serves(fleet, workers):
                 self._announce(workers.address, control)
-                announced = True
+                announced = told = True
+            elif not told and (workers.have(fleet.snapshot.version) or _failed(fleet)):
+                # Engines that failed, rest or were stopped are looked at and started by way of the control plane.
+                told = True
+                _write(self._state / "up.json", self._urls(workers.address, control))
             self._stopping.wait(TICK)
 
     def _watch(self) -> None:
@@ -124,15 +141,19 @@ class Serving:
         self._screen.line("noria.toml was read again")
 
     def _announce(self, address: str, control: str) -> None:
-        urls = {"data": address, "control": control, "pid": os.getpid()}
         for file in (self._state / "up.json", self._ready_file):
             if file is not None:
-                _write(file, json.dumps(urls))
+                _write(file, self._urls(address, control))
         self._screen.line(f"data plane     {address}/v1   (key: {self._state.name}/admin.key)")
         self._screen.line(f"control plane  {control}")
 
+    def _urls(self, address: str, control: str) -> str:
+        return json.dumps({"data": address, "control": control, "pid": os.getpid()})
+
     def _serves(self, fleet: Fleet, workers: Workers) -> bool:
-        return workers.have(fleet.snapshot.version) and bool(fleet.snapshot.routes or not self._platform.settings.tasks)
+        arms = [arm for route in fleet.snapshot.routes.values() for arm in route.arms]
+        some = any(not arm.refusal for arm in arms) or not self._platform.settings.tasks
+        return workers.have(fleet.snapshot.version) and some
 
     def _publish(self, snapshot: Snapshot) -> None:
         _write(self._state / "snapshot.json", snapshot.model_dump_json(), private=True)
@@ -142,6 +163,10 @@ class Serving:
 
     def _reload(self, number: int, frame: FrameType | None) -> None:
         self._reloading.set()
+
+
+def _failed(fleet: Fleet) -> bool:
+    return any(each.state == "failed" for each in fleet.engines)
 
 
 @contextmanager
@@ -156,7 +181,7 @@ def _alone(state: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _control_plane(platform: Platform) -> Iterator[str]:
+def _control_plane(platform: Platform, fleet: Fleet) -> Iterator[str]:
     host, port = _split(platform.settings.runtime.control)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -169,7 +194,7 @@ def _control_plane(platform: Platform) -> Iterator[str]:
             where=platform.settings.place("runtime", "control"),
         ) from error  # fmt: skip
     server = uvicorn.Server(
-        uvicorn.Config(api.build(platform), ws="none", log_level="error", access_log=False, lifespan="off")
+        uvicorn.Config(api.build(platform, fleet), ws="none", log_level="error", access_log=False, lifespan="off")
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="control-plane", daemon=True)
     thread.start()

@@ -86,6 +86,10 @@ def status(platform: Platform) -> dict[str, Any]:
             | {"sealed": _sealed(platform, name)}
             for name, task in platform.settings.tasks.items()
         },
+        "alerts": [
+            {"subject": each.subject, "fact": each.fact, "hint": each.hint, "since": each.at.isoformat()}
+            for each in platform.alerts.open()
+        ],
         "cycles": [
             {
                 "cycle": cycle.id,

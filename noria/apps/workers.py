@@ -83,6 +83,18 @@ class Workers:
             told.get("snapshot", -1) >= version and not told.get("inflight", {}).get(url) for told in self._told()
         )
 
+    def inflight(self, url: str) -> int:
+        """Requests that all workers together have at `url`."""
+        return sum(int(told.get("inflight", {}).get(url, 0)) for told in self._told())
+
+    def asked(self) -> dict[str, float]:
+        """When each engine was asked last, in seconds since 1970."""
+        found: dict[str, float] = {}
+        for told in self._told():
+            for engine, at in told.get("asked", {}).items():
+                found[engine] = max(at, found.get(engine, 0.0))
+        return found
+
     def _told(self) -> list[Mapping[str, Any]]:
         """What each worker said of itself; nothing of one that has not spoken since it was started."""
         found = []

@@ -124,6 +124,20 @@ class ChatClient:
         except httpx.TransportError as error:
             raise self._gone(error) from error
 
+    def tell(self, url: str, body: Mapping[str, JsonValue]) -> None:
+        """A JSON request whose reply does not matter beyond its status; raises Invalid or Unavailable."""
+        try:
+            self._checked(self._ask("POST", url, ANSWER_TIMEOUT, body))
+        except httpx.TransportError as error:
+            raise self._gone(error) from error
+
+    def text(self, url: str) -> str:
+        """The reply to a GET within `HEALTH_TIMEOUT` seconds as it is; raises Invalid or Unavailable."""
+        try:
+            return self._checked(self._ask("GET", url, HEALTH_TIMEOUT)).text
+        except httpx.TransportError as error:
+            raise self._gone(error) from error
+
     def get(self, url: str) -> Any:
         """The JSON reply to a GET within `HEALTH_TIMEOUT` seconds; raises Invalid or Unavailable."""
         try:
@@ -144,11 +158,14 @@ class ChatClient:
         return self._http.request(method, url, json=body, timeout=limits)
 
     def _read(self, response: httpx.Response) -> Any:
+        try:
+            return self._checked(response).json()
+        except ValueError as error:
+            raise self._nonsense() from error
+
+    def _checked(self, response: httpx.Response) -> httpx.Response:
         if response.is_success:
-            try:
-                return response.json()
-            except ValueError as error:
-                raise self._nonsense() from error
+            return response
         said, kind = _complaint(response)
         fact = f"engine '{self._name}' refused the request: {said}"
         if response.status_code in (401, 403):

@@ -5,33 +5,41 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue
 
 from noria import adapters as folders
+from noria.backends import server_child
 from noria.backends.chat_client import ChatClient
-from noria.backends.child import last_lines, spawn, stop
+from noria.backends.child import stop
 from noria.backends.encoder_bert import shape_of
 from noria.backends.encoder_model import HEAD, PACKAGED, digest_of_folder, encoder_folder
 from noria.backends.encoder_server import DRAIN, ServerConfig
 from noria.backends.scratch import temporary
 from noria.classes import among
-from noria.errors import Invalid, NoriaError, NotFound, Unavailable
+from noria.errors import Invalid, NoriaError, NotFound
 from noria.ports import EngineKind
 from noria.settings import EngineSettings, child_environment, known
 from noria.types import Caps, Endpoint, Form, Generation, Message, Ref
 
-READY_SECONDS: Final = 60.0
+SERVER: Final = "noria.backends.encoder_server"
 THREADS: Final = 2
+READY_SECONDS: Final = 60.0
 """Threads where the settings name no number: an encoder is small, and others want the machine too."""
-CAPS: Final = Caps(heads=True, choice="classes")
+CAPS: Final = Caps(
+    heads=True, choice="classes", text=False, schema=False, logprobs=False, embeddings=True, rerank=True, classify=True
+)
+ONE_THREAD: Final[Mapping[str, str]] = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Variables by which numpy computes in the thread that calls it.
+
+OpenBLAS's own threads spin while they wait: on a busy machine they cost ten times what they gain. And the sums of a
+product then do not depend on how many cores there are.
+"""
 
 
 def open() -> EngineKind:
@@ -91,9 +99,10 @@ class Encoders:
                 reranker=reranker,
                 ready=scratch / "ready",
             )
-            process = _launch(config, scratch, log)
+            process = server_child.launch(SERVER, config, scratch, log, child_environment(**ONE_THREAD))
             unless_ready.callback(stop, process, 0.0)
-            url = _wait(process, config.ready, log)
+            limit = settings.start_limit or READY_SECONDS
+            url = server_child.wait(process, config.ready, log, limit, "the encoder")
             endpoint = Endpoint(
                 url=f"{url}/v1", key=key, model=base.name, paths=(("/tokenize", "/v1/tokenize"),)
             )  # fmt: skip
@@ -117,6 +126,11 @@ class EncoderEngine:
     def endpoint(self) -> Endpoint:
         """Where it answers; the key is made anew at each start."""
         return self._chat.endpoint
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Its own process."""
+        return (self.process.pid,)
 
     def extra(self, adapter: Ref | None) -> dict[str, JsonValue]:
         """The head's name; raises NotFound for an unknown one."""
@@ -165,41 +179,3 @@ def model_folder(settings: EngineSettings) -> Path:
     if settings.model is None:
         raise Invalid("engines of kind 'encoder' are launched, not attached", "for a running server: kind = 'openai'")
     return encoder_folder(settings.model)
-
-
-def single_threaded(**extra: str) -> dict[str, str]:
-    """An environment in which numpy computes in the thread that calls it.
-
-    OpenBLAS's own threads spin while they wait: on a busy machine they cost ten times what they gain. And the sums of
-    a product then do not depend on how many cores there are.
-    """
-    return child_environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", **extra)
-
-
-def _launch(config: ServerConfig, folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    # The folder has mode 0700, so that nobody else reads the key.
-    file = folder / "config.json"
-    file.write_text(config.model_dump_json())
-    command = (sys.executable, "-m", "noria.backends.encoder_server", str(file), str(os.getpid()))
-    return spawn(command, log=log, env=single_threaded())
-
-
-def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path) -> str:
-    """Address of the server once it answers; raises Invalid or Unavailable when it cannot or takes too long."""
-    end = time.monotonic() + READY_SECONDS
-    while not ready.is_file() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.02)
-    try:
-        state = TypeAdapter(dict[str, str]).validate_json(ready.read_bytes())
-    except FileNotFoundError:
-        over = process.poll()
-        state = {"error": f"no answer in {READY_SECONDS:.0f} s" if over is None else f"it ended with status {over}"}
-    except ValidationError as error:
-        state = {"error": str(error)}
-    if state.get("code") == Invalid.code:
-        raise Invalid(state["error"], state["hint"])
-    if "url" not in state:
-        said = last_lines(log)
-        fact = f"the encoder did not start: {state.get('error')}"
-        raise Unavailable(fact + (f"\n{said}" if said else ""), state.get("hint") or f"its log is {log}")
-    return state["url"]

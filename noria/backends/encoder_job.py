@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from noria.backends.encoder_fit import Checked, Fitted
 from noria.settings import EncoderRecipe
-
-Say = Callable[[dict[str, JsonValue]], None]
 
 
 class WorkerJob(BaseModel):

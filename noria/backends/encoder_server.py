@@ -1,15 +1,13 @@
 """The child process in which an encoder answers: python -m noria.backends.encoder_server CONFIG.json PARENT.
 
-CONFIG.json is a `ServerConfig` (mode 0600, it holds the key), PARENT the launcher's process id. Once the server
-answers, the file `ready` of the configuration holds {"url": …}; if it cannot start, {"error": …}. Requests that wait
-are computed together.
+CONFIG.json is a `ServerConfig`; `server_child` says how the launcher hears of it. Requests that wait are computed
+together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import math
 import socket
 import sys
@@ -29,6 +27,7 @@ from noria.backends.child import die_with_parent
 from noria.backends.encoder_bert import Array
 from noria.backends.encoder_model import CrossEncoder, Encoder, Head
 from noria.backends.encoder_wire import Chosen
+from noria.backends.server_child import report
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 
 DRAIN: Final = 20
@@ -254,13 +253,6 @@ async def _body(receive: Receive) -> bytes:
             raise Invalid(f"the request has more than {LARGEST} bytes", "send fewer texts at a time")
         if not message.get("more_body"):
             return b"".join(parts)
-
-
-def report(ready: Path, **state: str) -> None:
-    """Write the ready file in one step: a reader sees all of it or none."""
-    part = ready.with_suffix(".part")
-    part.write_text(json.dumps(state))
-    part.replace(ready)
 
 
 def main() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 from noria.backends import encoder_fit
 from noria.backends.encoder_fit import Checked, Fitted, Rows
-from noria.backends.encoder_job import Made, Say, Texts, WorkerJob
+from noria.backends.encoder_job import Made, Texts, WorkerJob
 from noria.backends.encoder_model import Encoder
+from noria.backends.worker import Say
 from noria.errors import Invalid
 
 HEAD_FASTER = 10.0

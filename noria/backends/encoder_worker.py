@@ -1,31 +1,30 @@
 """The child process in which heads are trained: python -m noria.backends.encoder_worker JOB.json PARENT.
 
-JOB.json is a `WorkerJob`, PARENT the launcher's process id. Standard output carries one JSON object a line: progress
-as {"step", "total", "note"} and last {"result": …} or {"error", "hint", "code"}.
+JOB.json is a `WorkerJob`; `worker` has both halves of the wire. Progress goes as {"step", "total", "note"}.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import numpy as np
 from pydantic import JsonValue
 
 from noria import classes
-from noria.backends import encoder_fit
+from noria.backends import encoder_fit, machine
 from noria.backends.child import die_with_parent
 from noria.backends.encoder_fit import Rows
-from noria.backends.encoder_job import Made, Say, Texts, WorkerJob
+from noria.backends.encoder_job import Made, Texts, WorkerJob
 from noria.backends.encoder_model import TUNED, Encoder, Head
 from noria.backends.encoder_wire import Chosen
-from noria.errors import Invalid, NoriaError, Unavailable
+from noria.backends.worker import Say, serve
+from noria.errors import Invalid
 
 PROBES: Final = 20
 POINTS: Final = 200
@@ -37,25 +36,8 @@ AT_ONCE: Final = 256
 def main(argv: Sequence[str]) -> int:
     """Do the job; exit status 0 when it is done."""
     die_with_parent(int(argv[1]))
-    # What libraries print must not get between the lines of the protocol.
-    channel, sys.stdout = sys.stdout, sys.stderr
-    try:
-        job = WorkerJob.model_validate_json(Path(argv[0]).read_bytes())
-        result = train(job, lambda line: _write(channel, line))
-        _write(channel, {"result": result})
-    except NoriaError as error:
-        _write(channel, {"error": error.fact, "hint": error.hint, "code": error.code})
-        return 1
-    except ModuleNotFoundError as error:
-        fact, hint = f"'{error.name}' is not installed", "pip install 'noria[train,encoder]'"
-        _write(channel, {"error": fact, "hint": hint, "code": Unavailable.code})
-        return 1
-    return 0
-
-
-def _write(channel: TextIO, line: dict[str, JsonValue]) -> None:
-    channel.write(json.dumps(line) + "\n")
-    channel.flush()
+    job = WorkerJob.model_validate_json(Path(argv[0]).read_bytes())
+    return serve(lambda say: train(job, say), extra="train,encoder")
 
 
 def train(job: WorkerJob, say: Say) -> dict[str, JsonValue]:
@@ -86,7 +68,7 @@ def train(job: WorkerJob, say: Say) -> dict[str, JsonValue]:
         "steps": len(made.fitted.losses),
         "tokens": tokens,
         "rows": len(texts.ids),
-        "peak_mb": peak_mb(),
+        "peak_mb": machine.peak_mb(),
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "losses": [*losses],
@@ -180,16 +162,6 @@ def _rounded(value: float | None) -> float | None:
 
 def _json(file: Path, value: Any) -> None:
     file.write_text(json.dumps(value, ensure_ascii=False, sort_keys=True) + "\n")
-
-
-def peak_mb() -> float:
-    """Highest resident memory of this process so far, in MiB."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # getrusage would count the launcher's memory too: its high mark survives fork and exec.
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return round(int(line.split()[1]) / 1024, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ import json
 import math
 import random
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,13 +19,14 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
+from noria.backends import engine_metrics
 from noria.backends.chat_client import ChatClient
 from noria.classes import among, canonical
 from noria.errors import Invalid, NoriaError, NotFound
 from noria.ports import EngineKind
 from noria.prompts import answer_part, parse
 from noria.settings import EngineSettings, SearchPlan, known
-from noria.types import Caps, Endpoint, Form, Generation, Message, ModelVersion, Ref, Trial, digest_of
+from noria.types import Caps, Endpoint, Form, Generation, Load, Message, Ref, Trial, digest_of
 
 ADAPTER_FILE: Final = "answers.json"
 VOCABULARY: Final = 49_152
@@ -224,6 +224,10 @@ class FakeEngine:
             return False
         return True
 
+    def measure(self) -> Load:
+        """Nothing waits; a thread runs for each request."""
+        return engine_metrics.read(self._chat.text(f"{self._root}/metrics"), engine_metrics.NAMES["fake"])
+
     def crash(self) -> None:
         """Stop answering at once, as an engine does whose process was killed."""
         with self._closing:
@@ -250,6 +254,13 @@ class _Server(ThreadingHTTPServer):
         self.tables = tables
         self.context = context
         self.key = "fake"
+        self.running = 0
+        self._counting = threading.Lock()
+
+    def count(self, by: int) -> None:
+        """One request more, or one less, is being answered."""
+        with self._counting:
+            self.running += by
 
     def chat(self, body: Mapping[str, Any]) -> dict[str, JsonValue]:
         """A chat completion; raises Invalid for a prompt longer than the context."""
@@ -299,6 +310,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Health and the list of models."""
         if self.path == "/health":
             self._send(200, {"status": "ok"})
+        elif self.path == "/metrics":
+            self._give("text/plain", b"fake:waiting 0\nfake:running %d\n" % self.server.running)
         elif self.path == "/v1/models" and self._allowed():
             self._send(200, {"object": "list", "data": [{"id": self.server.model, "object": "model"}]})
         elif self.path != "/v1/models":
@@ -309,9 +322,14 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
         if not self._allowed():
             return
+        self.server.count(1)
         try:
             if self.path == "/completion":
                 self._send(200, self.server.next_token(body))
+            elif self.path == "/v1/completions":
+                told = self.server.next_token(body)
+                places: JsonValue = {"tokens": [f"token_id:{told['id']}"], "token_logprobs": [told["logprob"]]}
+                self._send(200, {"choices": [{"index": 0, "logprobs": places}]})
             elif self.path == "/v1/chat/completions" and body.get("stream"):
                 self._stream(self.server.chat(body))
             elif self.path == "/v1/chat/completions":
@@ -320,6 +338,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(404, "not_found_error", f"there is nothing at '{self.path}'")
         except Invalid as error:
             self._refuse(400, "exceed_context_size_error", error.fact)
+        finally:
+            self.server.count(-1)
 
     def log_message(self, format: str, *args: object) -> None:
         """Silence: the standard library's server writes every request to stderr."""
@@ -334,9 +354,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, {"error": {"message": message, "type": kind, "code": status}})
 
     def _send(self, status: int, body: dict[str, JsonValue]) -> None:
-        data = json.dumps(body).encode()
+        self._give("application/json", json.dumps(body).encode(), status)
+
+    def _give(self, kind: str, data: bytes, status: int = 200) -> None:
         self.send_response(status)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -417,61 +439,3 @@ def _read_table(ref: Ref, folder: Path) -> dict[str, str]:
         raise Invalid(f"adapter '{ref}' has no '{ADAPTER_FILE}'", f"its folder is {folder}")
     table: dict[str, str] = json.loads(file.read_text())
     return table
-
-
-class FakeRegistry:
-    """Port `Registry` in memory. `away` is what every call raises, as where MLflow does not answer."""
-
-    def __init__(self) -> None:
-        self.away: NoriaError | None = None
-        self.folders: dict[str, list[str]] = {}
-        self._models: dict[str, dict[str, ModelVersion]] = {}
-
-    def versions(self, model: str) -> list[ModelVersion]:
-        """Every version, newest first."""
-        return sorted(self._of(model).values(), key=lambda each: int(each.version), reverse=True)
-
-    def put(
-        self,
-        model: str,
-        candidate: str,
-        tags: Mapping[str, str],
-        folders: Mapping[str, Path],
-        besides: Collection[str] = (),
-    ) -> str:
-        """Remember a candidate and the names of its files."""
-        found = self._models.setdefault(model, {}) if self.away is None else self._of(model)
-        there = next((each for each in found.values() if each.candidate == candidate), None)
-        version = there.version if there else str(max(map(int, found), default=0) + 1)
-        before = there.tags if there else {}
-        aliases = there.aliases if there else ()
-        found[version] = ModelVersion(model, version, candidate, {**before, **tags}, aliases)
-        files = [f"{name}/{file.name}" for name, folder in folders.items() for file in sorted(folder.iterdir())]
-        files = [file for file in files if file.rpartition("/")[2] not in besides]
-        self.folders[candidate] = sorted({*self.folders.get(candidate, ()), *files})
-        return version
-
-    def tag(self, model: str, version: str, tags: Mapping[str, str | None]) -> None:
-        """Set tags; None takes one away."""
-        found = self._of(model)
-        kept = {key: value for key, value in {**found[version].tags, **tags}.items() if value is not None}
-        found[version] = replace(found[version], tags=kept)
-
-    def alias(self, model: str, aliases: Mapping[str, str | None]) -> None:
-        """Let aliases name versions; None takes one away."""
-        found = self._of(model)
-        for name, version in aliases.items():
-            for each in found.values():
-                others = {*each.aliases} - {name}
-                mine = {name} if each.version == version else set()
-                found[each.version] = replace(each, aliases=tuple(sorted(others | mine)))
-
-    def remove(self, model: str, version: str) -> None:
-        """Forget a version; raises NotFound."""
-        if self._of(model).pop(version, None) is None:
-            raise NotFound(f"'{model}' has no version '{version}'", f"list them: noria registry list {model}")
-
-    def _of(self, model: str) -> dict[str, ModelVersion]:
-        if self.away is not None:
-            raise self.away
-        return self._models.get(model, {})

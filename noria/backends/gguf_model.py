@@ -6,71 +6,57 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from noria.backends import gguf_weights
+from noria.backends import gguf_quantize, gguf_weights
 from noria.errors import Invalid
 
 FILE = "model.gguf"
 """Name of a whole model in an adapter's folder."""
-_SKIPPED = ("general.architecture", "general.file_type", "general.quantization_version")
-_BLOCK = 32
-"""Values that the simple quantizations scale together; a row must be a multiple of it."""
+_BLOCKS = "llama.block_count"
 
 
 def write(base: Path, tensors: Mapping[str, Any], out: Path, precision: str) -> None:
     """Write the tensors, by their Hugging Face names, with all metadata and the tokenizer of the GGUF file `base`.
 
-    Matrices get the precision (f32, f16, q8_0, q4_1, q4_0); embeddings and output q8_0 where it is less, which costs
-    little and keeps words apart; vectors stay float32. Raises Invalid for a tensor of the base that is missing.
+    `base` may be without weights (`gguf_folder`). Matrices get the precision (a kind of `gguf_quantize.PLAIN`), as
+    `gguf_quantize.type_name` says. A model that has lost layers is written with so many as it has. Raises Invalid for
+    a tensor of the base that is missing.
     """
-    from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType
+    from gguf import GGUFReader, GGUFWriter
 
     reader = GGUFReader(base)
     writer = GGUFWriter(out, "llama")
-    name = precision.upper()
-    writer.add_file_type(LlamaFileType[f"{'ALL' if name == 'F32' else 'MOSTLY'}_{name}"])
+    writer.add_file_type(gguf_quantize.file_type(precision))
     writer.add_quantization_version(2)
-    _metadata(reader, writer)
+    layers = _layers(tensors)
+    gguf_quantize.copy_metadata(reader, writer, {_BLOCKS: layers})
     config = _heads(reader)
-    for tensor in reader.tensors:
-        theirs = gguf_weights.hugging_face_name(tensor.name)
+    for name in _names(reader, layers, "lm_head.weight" in tensors):
+        theirs = gguf_weights.hugging_face_name(name)
         if theirs is None or theirs not in tensors:
-            raise Invalid(f"the trained model has no '{tensor.name}'", "this is a defect of noria")
-        values = tensors[theirs].float().cpu().numpy()
+            raise Invalid(f"the trained model has no '{name}'", "this is a defect of noria")
+        values = tensors[theirs].detach().float().cpu().numpy()
         if theirs.endswith(("q_proj.weight", "k_proj.weight")):
             values = gguf_weights.permute(values, config[theirs.endswith("k_proj.weight")])
-        outer = tensor.name in ("token_embd.weight", "output.weight")
-        kind = "Q8_0" if outer and name.startswith("Q4") else name
-        _add(writer, tensor.name, values, GGMLQuantizationType[kind])
+        data, named = gguf_quantize.encoded(values, gguf_quantize.type_name(name, values.shape, precision))
+        writer.add_tensor(name, data, raw_dtype=named)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-def _metadata(reader: Any, writer: Any) -> None:
-    from gguf import GGUFValueType
+def _layers(tensors: Mapping[str, Any]) -> int:
+    """Number of layers that tensors with these Hugging Face names belong to."""
+    return 1 + max((int(name.split(".")[2]) for name in tensors if name.startswith("model.layers.")), default=-1)
 
-    for key, field in reader.fields.items():
-        if key.startswith("GGUF.") or key in _SKIPPED:
-            continue
-        kind = field.types[0]
-        inner = field.types[-1] if kind == GGUFValueType.ARRAY else None
-        writer.add_key_value(key, field.contents(), kind, sub_type=inner)
+
+def _names(reader: Any, layers: int, untied: bool) -> list[str]:
+    """The base's tensors in its order, without those of layers that are gone; a base without weights has them all."""
+    names = [tensor.name for tensor in reader.tensors] or gguf_weights.names(layers, untied)
+    return [name for name in names if not name.startswith("blk.") or int(name.split(".")[1]) < layers]
 
 
 def _heads(reader: Any) -> tuple[int, int]:
     heads = int(reader.fields["llama.attention.head_count"].contents())
     shared = reader.fields.get("llama.attention.head_count_kv")
     return heads, int(shared.contents()) if shared is not None else heads
-
-
-def _add(writer: Any, name: str, values: Any, kind: Any) -> None:
-    import numpy as np
-    from gguf import GGMLQuantizationType, quantize
-
-    if values.ndim < 2 or kind == GGMLQuantizationType.F32:
-        writer.add_tensor(name, np.ascontiguousarray(values, dtype=np.float32))
-    elif kind == GGMLQuantizationType.F16 or values.shape[-1] % _BLOCK:
-        writer.add_tensor(name, values.astype(np.float16))
-    else:
-        writer.add_tensor(name, quantize(np.ascontiguousarray(values), kind), raw_dtype=kind)

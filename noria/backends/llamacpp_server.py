@@ -1,7 +1,6 @@
 """The child process in which llama.cpp's server runs: python -m noria.backends.llamacpp_server CONFIG.json PARENT.
 
-CONFIG.json is a `ServerConfig` (mode 0600, it holds the key), PARENT the launcher's process id. Once the server
-answers, the file `ready` of the configuration holds {"url": …}; if it cannot start, {"error": …}.
+CONFIG.json is a `ServerConfig`; `server_child` says how the launcher hears of it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from noria.backends.child import die_with_parent
+from noria.backends.server_child import report
 
+HTTP_THREADS = 256
 DRAIN = 20.0
 """Most seconds to wait for the answers in flight before the process ends."""
 
@@ -55,6 +56,8 @@ def start(config: ServerConfig) -> Any:
     params.ui = False
     params.endpoint_metrics = True
     params.n_parallel = config.slots
+    # Each request in flight holds a thread, those that wait for a slot too: health must find a free one.
+    params.n_threads_http = HTTP_THREADS
     params.n_ctx = config.slots * config.context
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config.threads
     # The default is a prompt cache of up to 8 GiB in host memory.
@@ -87,13 +90,6 @@ def drain(url: str, key: str, limit: float) -> None:
         except OSError:
             return
         time.sleep(0.05)
-
-
-def report(ready: Path, **state: str) -> None:
-    """Write the ready file in one step: a reader sees all of it or none."""
-    part = ready.with_suffix(".part")
-    part.write_text(json.dumps(state))
-    part.replace(ready)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from noria.errors import Invalid, Unavailable
-from noria.settings import export
+from noria.settings import export, lent
 from noria.types import Endpoint
 
 _SQLITE = "sqlite:///"
@@ -78,10 +78,10 @@ def evaluate(
     A relative `sqlite:///` address starts at `root`. Raises Unavailable where MLflow is not installed or away,
     Invalid where it refuses what it was given.
     """
-    # Read at import. The key is sent in a header instead: the variable must only be there.
+    # Read at import.
     export(
         MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_LOGGING_LEVEL="WARNING", MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
-        MLFLOW_GENAI_EVAL_MAX_WORKERS="4", MLFLOW_GENAI_EVAL_SKIP_TRACE_VALIDATION="true", OPENAI_API_KEY="none",
+        MLFLOW_GENAI_EVAL_MAX_WORKERS="4", MLFLOW_GENAI_EVAL_SKIP_TRACE_VALIDATION="true",
     )  # fmt: skip
     try:
         import mlflow
@@ -97,7 +97,8 @@ def evaluate(
         mlflow.set_experiment(experiment)
         data = [_datum(row) for row in rows]
         scorers = [*(_scorer(each, rows) for each in own), *(_judge(each) for each in judges)]
-        with mlflow.start_run(run_name=name, tags={"calibration": "uncalibrated"}):
+        # The key is sent in a header: the variable must only be there.
+        with lent(OPENAI_API_KEY="none"), mlflow.start_run(run_name=name, tags={"calibration": "uncalibrated"}):
             found = mlflow.genai.evaluate(data=data, scorers=scorers)
     except MlflowException as error:
         kind = Unavailable if error.get_http_status_code() >= 500 else Invalid

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from noria.backends.places import faults
+from noria.buckets import faults
 from noria.errors import Invalid, NotFound, Unavailable
 from noria.settings import export
 

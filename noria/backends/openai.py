@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import JsonValue
@@ -16,24 +15,16 @@ from noria.ports import EngineKind
 from noria.settings import EngineSettings, engine_key, known
 from noria.types import Caps, Endpoint, Form, Generation, Message, Ref, digest_of
 
-ROOTED: Final[Mapping[str, tuple[str, ...]]] = {"vllm": ("/tokenize", "/classify")}
-"""What servers of a kind have at their root and not below `/v1`."""
-
 
 def open() -> EngineKind:
     """What the entry point `openai` of the group `noria.engines` opens."""
     return OpenAI()
 
 
-def open_vllm() -> EngineKind:
-    """What the entry point `vllm` of the group `noria.engines` opens."""
-    return OpenAI(Caps(prompt_logprobs=True, choice="structured_outputs"))
-
-
 class OpenAI:
     """Port `EngineKind`: attaches a running server. It cannot be given adapters.
 
-    `caps` has neither adapters nor exact tokens: nothing beyond chat is common to all makes.
+    Nothing beyond chat is common to all makes.
     """
 
     def __init__(self, caps: Caps | None = None) -> None:
@@ -45,7 +36,7 @@ class OpenAI:
         Two servers with the same model are two bases, since a server does not say what its weights are. Raises
         Unavailable when it does not answer within 5 s, Invalid when `url` is missing or the key is wrong.
         """
-        chat = _connect(settings)
+        chat = connect(settings)
         chat.close()
         endpoint = chat.endpoint
         digest = digest_of({"url": endpoint.url, "model": endpoint.model})
@@ -62,7 +53,7 @@ class OpenAI:
                 f"engine '{_address(settings)}' is attached and cannot load adapters: {names}",
                 "let noria launch an engine that can: kind = 'llamacpp' with model = …",
             )
-        return AttachedEngine(_connect(settings), self.caps)
+        return AttachedEngine(connect(settings), self.caps)
 
 
 class AttachedEngine:
@@ -125,11 +116,14 @@ def _address(settings: EngineSettings) -> str:
     return address
 
 
-def _connect(settings: EngineSettings) -> ChatClient:
-    """A client for the model that the settings name, or the first one that the server lists."""
+def connect(settings: EngineSettings, rooted: Sequence[str] = ()) -> ChatClient:
+    """A client for the model that the settings name, or the first one that the server lists.
+
+    `rooted` are paths that it has at its root and not below `/v1`. Raises Invalid, Unavailable.
+    """
     url = _address(settings)
     key = engine_key(settings, url)
-    paths = tuple((path, path) for path in ROOTED.get(settings.kind, ()))
+    paths = tuple((path, path) for path in rooted)
     hint = f"is it running? curl {url}/models"
     probe = ChatClient(Endpoint(url=url, key=key, model=""), url, hint)
     try:

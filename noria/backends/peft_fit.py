@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import importlib.util
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from noria.backends.llamacpp import Header, read_header
+from noria.backends.gguf_header import Header, header_of, read_header
+from noria.backends.machine import free_memory
 from noria.errors import Invalid, Unavailable
 from noria.settings import FullRecipe, LowRankRecipe, QloraRecipe, WeightRecipe
 
@@ -66,11 +66,7 @@ def check(model: Path, recipe: WeightRecipe, device: Device) -> None:
     """
     if isinstance(recipe, QloraRecipe):
         _check_four_bit(recipe, device)
-    try:
-        with model.open("rb") as file:
-            header = read_header(file)
-    except ValueError as error:
-        raise Invalid(f"'{model.name}' is not a GGUF file: {error}", "give a GGUF file or a known model") from error
+    header = header_of(model, "give a GGUF file or a known model")
     context = int(header.fields.get("llama.context_length", 0))
     if context and recipe.max_length > context:
         raise Invalid(
@@ -128,18 +124,6 @@ def _adapter(header: Header, recipe: LowRankRecipe) -> int:
     layers = int(header.fields.get("llama.block_count", 0))
     inner = [feed if module in ("gate_proj", "up_proj", "down_proj") else width for module in recipe.modules]
     return min(layers, recipe.layers or layers) * recipe.rank * sum(width + each for each in inner)
-
-
-def free_memory() -> int | None:
-    """Bytes that a new process may take: of the machine, and of its container where it is in one."""
-    found = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file() and (line := re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())):
-        found.append(int(line[1]) * 1024)
-    most, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if most.is_file() and used.is_file() and (limit := most.read_text().strip()).isdigit():
-        found.append(int(limit) - int(used.read_text()))
-    return min(found) if found else None
 
 
 def check_disk(model: Path, recipe: WeightRecipe, out: Path) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 from noria.errors import Invalid
 from noria.settings import DpoRecipe, FullRecipe, LoraRecipe, QloraRecipe
 
 IGNORED = -100
 """Label of a position that is not learned."""
-
-Say = Callable[[dict[str, JsonValue]], None]
 
 
 class WorkerJob(BaseModel):

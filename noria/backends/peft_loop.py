@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from noria.backends.peft_job import Row, Say, WorkerJob
+from noria.backends.peft_job import Row, WorkerJob
 from noria.backends.peft_losses import Loss
 from noria.backends.peft_meter import Course, Meter
 from noria.backends.peft_model import Learner
 from noria.backends.peft_packs import Pack, packed
 from noria.backends.peft_ranks import Ranks
 from noria.backends.peft_state import checkpoint
+from noria.backends.worker import Say
 from noria.errors import Invalid
 
 if TYPE_CHECKING:

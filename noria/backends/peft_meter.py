@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, Field, JsonValue
 
+from noria.backends import machine
 from noria.backends.energy import EnergyMeter
-from noria.backends.peft_job import Say
+from noria.backends.worker import Say
 
 
 class Course(BaseModel):
@@ -95,12 +95,7 @@ def peak_mb() -> float:
 
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # getrusage would count the launcher's memory too: its high mark survives fork and exec.
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return round(int(line.split()[1]) / 1024, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    return machine.peak_mb()
 
 
 def picture(course: Course, file: Path) -> None:

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
-from noria.backends import gguf_weights, peft_fit
-from noria.backends.child import last_lines, stop
+from noria.backends import gguf_weights, peft_fit, worker
 from noria.backends.peft_job import WorkerJob
 from noria.backends.scratch import temporary
-from noria.errors import Invalid, Unavailable
 from noria.ports import Progress
-from noria.settings import WeightRecipe, child_environment, environment
+from noria.settings import WeightRecipe
 from noria.types import TrainingJob
 
 LABEL = "training"
-GRACE = 2.0
-"""Seconds that an interrupted worker has to end by itself."""
 
 
 class PeftTrainer:
@@ -102,24 +93,7 @@ class PeftTrainer:
         return measured
 
     def _run(self, job: WorkerJob, heard: Callable[[dict[str, Any]], None]) -> dict[str, JsonValue]:
-        with temporary("noria-worker.") as folder:
-            file, log = folder / "job.json", folder / "log"
-            file.write_text(job.model_dump_json())
-            with log.open("wb") as errors:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "noria.backends.peft_worker", str(file), str(os.getpid())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    env=_environment(),
-                    start_new_session=True,
-                )
-            try:
-                last = _listen(process, heard)
-                status = process.wait()
-            finally:
-                stop(process, GRACE)
-            return _result(status, last, log)
+        return worker.run("noria.backends.peft_worker", job, heard, "training")
 
 
 def _note(line: dict[str, Any]) -> str:
@@ -133,43 +107,3 @@ def _note(line: dict[str, Any]) -> str:
         *([f"{line['joules'] / 3600:.2f} Wh"] if line["joules"] is not None else []),
     ]
     return ", ".join(told)
-
-
-def _listen(process: subprocess.Popen[bytes], heard: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Pass progress on until the worker closes its output; returns its last line, empty when there was none."""
-    last: dict[str, Any] = {}
-    assert process.stdout is not None
-    with process.stdout as lines:
-        for text in lines:
-            # A killed worker may leave half a line.
-            with suppress(json.JSONDecodeError):
-                last = json.loads(text)
-            heard(last)
-    return last
-
-
-def _result(status: int, last: dict[str, Any], log: Path) -> dict[str, JsonValue]:
-    if status == 0 and "result" in last:
-        return dict(last["result"])
-    if "error" in last:
-        kind = Unavailable if last["code"] == Unavailable.code else Invalid
-        raise kind(last["error"], last["hint"])
-    if status < 0:
-        raise Unavailable(
-            f"the training process was killed by signal {-status}",
-            "most often memory ran out: close other programs, or take a smaller max_length",
-        )
-    raise Invalid(
-        f"the training process failed with status {status}", last_lines(log, 8) or "it said nothing", where="training"
-    )
-
-
-def _environment() -> dict[str, str]:
-    return child_environment(
-        HF_HUB_OFFLINE="1",
-        PYTHONWARNINGS="ignore",
-        # Threads that spin while they wait make training crawl when something else needs the same cores.
-        GOMP_SPINCOUNT=environment("GOMP_SPINCOUNT", "1000") or "1000",
-        # The order of sets must not differ between two runs of the same job.
-        PYTHONHASHSEED="0",
-    )

@@ -8,21 +8,18 @@ A job of several ranks is run by torchrun in this process, and the ranks are thi
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TextIO
 
 from pydantic import JsonValue
 
 from noria.backends import gguf_weights
 from noria.backends.child import die_with_parent
-from noria.backends.peft_job import Row, Say, WorkerJob, check_lengths, read_rows
+from noria.backends.peft_job import Row, WorkerJob, check_lengths, read_rows
 from noria.backends.peft_loop import Loop
 from noria.backends.peft_losses import Answers, Loss, Preferences
 from noria.backends.peft_meter import Course, curves, peak_mb, picture
@@ -31,7 +28,8 @@ from noria.backends.peft_probes import Likeliest, probe_rows, probes, untrained
 from noria.backends.peft_ranks import joined, launch
 from noria.backends.peft_state import loss_json
 from noria.backends.peft_trunk import Trunk
-from noria.errors import Invalid, NoriaError, Unavailable
+from noria.backends.worker import Say, serve
+from noria.errors import Invalid
 from noria.settings import DpoRecipe, FullRecipe, LoraRecipe, QloraRecipe, environment, export
 
 
@@ -41,46 +39,13 @@ def main(argv: Sequence[str]) -> int:
     die_with_parent(int(argv[1]))
     if job.mode == "train" and job.ranks > 1 and environment("RANK") is None:
         return launch(argv[0], job)
-    # Libraries print to standard output as they like; the launcher reads JSON lines there.
-    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def say(line: dict[str, JsonValue]) -> None:
-        if environment("RANK", "0") == "0":
-            _write(channel, line)
-
-    try:
-        say({"result": _do(job, say)})
-    except NoriaError as error:
-        return _failed(say, error)
-    except ModuleNotFoundError as error:
-        return _failed(say, Unavailable(f"'{error.name}' is not installed", "pip install 'noria[train]'"))
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        return _failed(say, _full(error))
-    return 0
-
-
-def _failed(say: Say, error: NoriaError) -> int:
-    say({"error": error.fact, "hint": error.hint, "code": error.code})
-    return 1
-
-
-def _full(error: OSError) -> Unavailable:
-    place = Path(error.filename).parent if error.filename else "the lake or the project's folder .noria"
-    return Unavailable(f"the disk is full: '{place}' could not be written", "free some space, then: noria run")
+    return serve(lambda say: _do(job, say), speaks=lambda: environment("RANK", "0") == "0")
 
 
 def _do(job: WorkerJob, say: Say) -> dict[str, JsonValue]:
     if job.mode == "train":
         return train(job, say)
     return {"folder": str(gguf_weights.unpack(job.model, job.cache))}
-
-
-def _write(channel: TextIO, line: dict[str, JsonValue]) -> None:
-    channel.write(json.dumps(line) + "\n")
-    channel.flush()
 
 
 def train(job: WorkerJob, say: Say) -> dict[str, JsonValue]:
@@ -94,6 +59,9 @@ def train(job: WorkerJob, say: Say) -> dict[str, JsonValue]:
     began = time.monotonic()
     export(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_TELEMETRY="1")
     rows = read_rows(job.features, (*job.plan, *([job.validation] if job.validation else [])))
+    if not isinstance(job.recipe, QloraRecipe):
+        # peft would import it, and with it torch's compiler: a third of the time to start.
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
     prepare(job.recipe.seed, job.device)
     with joined(job) as ranks:
         learner = load(job, ranks.number)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from noria.errors import Conflict, Invalid, NotFound, Unavailable
+from noria import buckets
+from noria.errors import Conflict, NotFound
 from noria.settings import RegistrySettings
-
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
 
 HUB = "hf://"
 LAST = "noria.json"
 """The file that is sent last: where it lies all others do."""
-_EXTRAS = {"s3": "s3", "s3a": "s3", "abfs": "azure", "abfss": "azure", "az": "azure"}
-"""Protocol to the extra that has its driver."""
 _HINT = "check the address, the credentials in the environment and [registry] storage"
 
 
@@ -95,8 +91,7 @@ class BucketPlace:
 
     def __init__(self, address: str, options: Mapping[str, str | int | bool]) -> None:
         self.address = address.rstrip("/")
-        self._protocol = address.partition("://")[0]
-        self._system = self._open(options)
+        self._system = buckets.opened(address.partition("://")[0], options, _HINT)
         self._prefix = str(self._system._strip_protocol(self.address))
 
     def files(self) -> dict[str, str | None]:
@@ -125,42 +120,5 @@ class BucketPlace:
                 self._system.put_file(str(folder / name), f"{self._prefix}/{name}")
         return self.address
 
-    def _open(self, options: Mapping[str, str | int | bool]) -> AbstractFileSystem:
-        extra = _EXTRAS.get(self._protocol, "s3")
-        try:
-            import fsspec
-
-            return fsspec.filesystem(self._protocol, **options)
-        except ImportError as error:
-            raise Unavailable(
-                f"no driver for '{self._protocol}://' is installed: {error}", f"pip install 'noria[{extra}]'"
-            ) from error
-        except ValueError as error:
-            raise Invalid(f"'{self._protocol}://' is no known kind of store: {error}", _HINT) from error
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise NotFound(f"'{self.address}' is not there: {error}", _HINT) from error
-        except faults() as error:
-            raise Unavailable(f"'{self.address}' cannot be reached: {error}", _HINT) from error
-
-
-def faults() -> tuple[type[Exception], ...]:
-    """What drivers of object stores raise, beside OSError; only those that are installed."""
-    found: list[type[Exception]] = [OSError]
-    try:
-        from botocore.exceptions import BotoCoreError
-
-        found.append(BotoCoreError)
-    except ImportError:
-        pass
-    try:
-        from azure.core.exceptions import AzureError
-
-        found.append(AzureError)
-    except ImportError:
-        pass
-    return tuple(found)
+    def _told(self) -> AbstractContextManager[None]:
+        return buckets.told(self.address, "cannot be reached", _HINT)

@@ -22,7 +22,7 @@ _SAIL = {
     # Joins hold their left side, as written: by its statistics Sail takes filtered documents for the smaller side.
     "SAIL_EXECUTION__COLLECT_STATISTICS": "false",
     # What is held of texts on the way, in rows. By default it is several times as much.
-    "SAIL_EXECUTION__BATCH_SIZE": "4096",
+    "SAIL_EXECUTION__BATCH_SIZE": "2048",
     "SAIL_PARQUET__MAX_ROW_GROUP_SIZE": "16384",
     "SAIL_PARQUET__ALLOW_SINGLE_FILE_PARALLELISM": "false",
     # What is written on the way is read once or twice; zstd(3), the default, takes a twentieth of all time.

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from noria import tables
 from noria.errors import Invalid
 
 KEY = b"noria.schema"
 """Key of a Parquet file's metadata; its value is `TABLE/VERSION`."""
 
 
-def _table(name: str, version: int, columns: list[tuple[str, pa.DataType]]) -> pa.Schema:
-    return pa.schema(columns, metadata={KEY: f"{name}/{version}".encode()})
+def _table(name: str, version: int, columns: Iterable[pa.Field | tuple[str, pa.DataType]]) -> pa.Schema:
+    return pa.schema(list(columns), metadata={KEY: f"{name}/{version}".encode()})
 
 
-DOCUMENTS = _table(
-    "documents",
-    1,
-    [
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("text", pa.string()),
-        ("fields", pa.string()),
-        ("conversation", pa.string()),
-        ("file", pa.string()),
-        ("offset", pa.int64()),
-        ("digest", pa.string()),
-    ],
-)
-"""`noria.types.Document`; `fields` is JSON text. The stage `sources` writes the same columns."""
+DOCUMENTS = _table("documents", 1, tables.DOCUMENTS)
+"""The columns that the stage `sources` writes."""
 
 EXAMPLES = _table(
     "examples",

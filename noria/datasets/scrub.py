@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import hmac
 import json
-import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from noria.errors import Invalid
+from noria import pseudonyms
 from noria.guards import personal
 from noria.settings import ScrubAction, ScrubSettings
 from noria.types import Document, Example, Finding, Message, digest_of
@@ -89,26 +87,8 @@ def pseudonym(key: bytes, kind: str, value: str) -> str:
 
 
 def read_key(state: Path) -> bytes:
-    """The key of this project's pseudonyms, made once and readable by its owner only (mode 0600); raises Invalid."""
-    file = state / KEY
-    if not file.exists():
-        state.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_name(f".{file.name}.{os.getpid()}")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(secrets.token_hex(32))
-            out.flush()
-            os.fsync(out.fileno())
-        # Of two that make it at once, the first one's holds for both.
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, file)
-        fresh.unlink()
-    try:
-        key = bytes.fromhex(file.read_text().strip())
-    except ValueError as error:
-        raise Invalid(f"'{file}' is not hexadecimal", "restore it, or remove it to begin new pseudonyms") from error
-    if len(key) < 16:
-        raise Invalid(f"'{file}' holds {len(key)} bytes; at least 16 are needed", "restore it from a backup")
-    return key
+    """The key of this project's pseudonyms, made once; raises Invalid."""
+    return pseudonyms.read(state / KEY)
 
 
 def rules_of(settings: ScrubSettings, state: Path) -> Rules:

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from noria.adapters import endpoint
-from noria.deployment.supervise import Supervised
+from noria.deployment.health import Health
+from noria.deployment.submit import Submit, at_once
+from noria.deployment.supervise import Backoff, Supervised
 from noria.errors import NoriaError
-from noria.ports import Engine
+from noria.ports import Engine, Launched, Machine
 from noria.settings import EngineSettings
 from noria.types import Endpoint, Ref
 
 Start = Callable[[EngineSettings, int], Engine]
 """Starts or attaches the replica of this number (from 0) and returns it ready; raises NoriaError."""
+LAUNCHED = Backoff(calm=120.0, breaks=3, jitter=0.5)
+"""For what noria starts: three crashes in a row, none after two calm minutes, and it stays down."""
+ATTACHED = Backoff(jitter=0.5)
+"""A server of somebody else is tried for ever: nothing of it is ours to break."""
+
+
+def backoff_of(settings: EngineSettings) -> Backoff:
+    """How long to wait between two starts of such an engine."""
+    return ATTACHED if settings.model is None else LAUNCHED
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What replicas live on: seconds, threads, the requests in flight at an address, and the operating system."""
+
+    monotonic: Callable[[], float]
+    stop: Callable[[Engine], None]
+    """Ends a replica after the requests in flight."""
+    submit: Submit[Any] = at_once
+    queue: Callable[[str], int] = lambda url: 0
+    machine: Machine | None = None
+    """None where processes cannot be looked at."""
 
 
 class Replicas:
@@ -24,38 +49,27 @@ class Replicas:
     the gateway asks them again for a while, instead of telling its callers that there is no such model.
     """
 
-    def __init__(
-        self,
-        settings: EngineSettings,
-        adapters: frozenset[Ref],
-        start: Start,
-        stop: Callable[[Engine], None],
-        monotonic: Callable[[], float],
-    ) -> None:
-        """`stop` ends a replica; `monotonic` gives seconds."""
+    def __init__(self, settings: EngineSettings, adapters: frozenset[Ref], start: Start, house: House) -> None:
         self.settings = settings
         self.adapters = adapters
+        self._house = house
+        self._health: dict[int, Health] = {}
         self._keepers = [
-            Supervised(partial(start, each, number), _lives, stop, monotonic)
+            Supervised(
+                partial(start, each, number), partial(self._works, number), house.stop, house.monotonic,
+                backoff_of(settings), bury=self._bury, submit=house.submit,
+            )
             for number, each in enumerate(each_of(settings))
-        ]
+        ]  # fmt: skip
         self.live: tuple[Engine, ...] = ()
+        self.fault = ""
+        """What went wrong last."""
 
-    def begin(self) -> list[NoriaError]:
-        """Start all of them at the same time; returns the faults of those that are tried again later.
-
-        Raises the first fault when none could be started.
-        """
-        if len(self._keepers) == 1:
-            self._keepers[0].begin()
-            faults: list[NoriaError] = []
-        else:
-            with ThreadPoolExecutor(len(self._keepers), thread_name_prefix="start-engine") as pool:
-                faults = [fault for fault in pool.map(_begun, self._keepers) if fault is not None]
-            if len(faults) == len(self._keepers):
-                raise faults[0]
-        self._look()
-        return faults
+    def begin(self) -> None:
+        """Begin to start all of them; `poll` sees how it went."""
+        for keeper in self._keepers:
+            keeper.launch()
+        self.poll()
 
     def poll(self) -> tuple[int, int]:
         """Look after them once; returns how many have died and how many are back."""
@@ -64,12 +78,64 @@ class Replicas:
             try:
                 keeper.poll()
             except NoriaError:
-                keeper.later()
+                # It stays in the keeper's `failure` and is tried again like any other.
+                continue
+        for number, keeper in enumerate(self._keepers):
+            if keeper.child is None:
+                self._health.pop(number, None)
+            if keeper.failure is not None:
+                self.fault = keeper.failure.fact
         after = [keeper.child for keeper in self._keepers]
-        self._look()
+        self.live = tuple(self.children) or self.live
         died = sum(was is not None and now is None for was, now in zip(before, after, strict=True))
         back = sum(was is None and now is not None for was, now in zip(before, after, strict=True))
         return died, back
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known of each how its first start went."""
+        return all(not keeper.starting or keeper.crashes for keeper in self._keepers)
+
+    @property
+    def failures(self) -> list[NoriaError]:
+        """Why some could not be started."""
+        return [keeper.failure for keeper in self._keepers if keeper.failure is not None]
+
+    @property
+    def broken(self) -> int:
+        """How many crashed so often in a row that they are not started again."""
+        return sum(keeper.broken for keeper in self._keepers)
+
+    @property
+    def restarts(self) -> int:
+        """How often a dead one was replaced."""
+        return sum(keeper.restarts for keeper in self._keepers)
+
+    @property
+    def count(self) -> int:
+        """How many there should be."""
+        return len(self._keepers)
+
+    @property
+    def memory(self) -> int:
+        """Resident bytes of all of them when they were looked at last."""
+        return sum(each.memory for each in self._health.values())
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that noria has started for them."""
+        return tuple(pid for each in self.children if isinstance(each, Launched) for pid in each.pids)
+
+    @property
+    def urls(self) -> frozenset[str]:
+        """Addresses of all their servers."""
+        return frozenset(endpoint(engine, ref).url for engine in self.children for ref in (None, *self.adapters))
+
+    def mend(self) -> None:
+        """Start those again that are not started any more."""
+        for keeper in self._keepers:
+            if keeper.broken:
+                keeper.mend()
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -85,13 +151,31 @@ class Replicas:
         """Those that really live."""
         return [keeper.child for keeper in self._keepers if keeper.child is not None]
 
+    def release(self) -> list[Engine]:
+        """Give those that live away, to be stopped by others; one that is still starting is stopped."""
+        return [child for keeper in self._keepers if (child := keeper.release()) is not None]
+
     def close(self) -> None:
-        """Stop all of them."""
+        """Stop all of them, those that are still starting too."""
         for keeper in self._keepers:
             keeper.close()
 
-    def _look(self) -> None:
-        self.live = tuple(self.children) or self.live
+    def _works(self, number: int, engine: Engine) -> bool:
+        health = self._health.get(number)
+        if health is None or health.engine is not engine:
+            house = self._house
+            health = self._health[number] = Health(
+                engine, self.settings, house.monotonic, house.submit, house.queue, house.machine
+            )
+        fault = health.fault()
+        self.fault = fault or self.fault
+        return not fault
+
+    def _bury(self, engine: Engine) -> None:
+        """End one that is dead or hangs: what it has in flight will not come to an end."""
+        if self._house.machine is not None and isinstance(engine, Launched):
+            self._house.machine.kill(engine.pids)
+        self._house.stop(engine)
 
 
 def each_of(settings: EngineSettings) -> Sequence[EngineSettings]:
@@ -99,16 +183,3 @@ def each_of(settings: EngineSettings) -> Sequence[EngineSettings]:
     if settings.url is not None:
         return [settings.model_copy(update={"url": url, "urls": ()}) for url in (settings.url, *settings.urls)]
     return [settings] * settings.replicas
-
-
-def _lives(engine: Engine) -> bool:
-    return engine.alive()
-
-
-def _begun(keeper: Supervised[Engine]) -> NoriaError | None:
-    try:
-        keeper.begin()
-    except NoriaError as error:
-        keeper.later()
-        return error
-    return None

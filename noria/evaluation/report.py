@@ -89,7 +89,7 @@ def candidate(look: Look | Work, adapter: Ref | None) -> Candidate:
         base=base,
         adapter=adapter,
         engine=look.task.engine,
-        quantization=quantization,
+        quantization=adapters.quantization(look.platform.lake, adapter, quantization),
         prompt=prompts.definition(look.task.system, adapters.wording_of(look.platform.lake, adapter)),
         index=look.inputs["dataset"].ref if look.task.context else None,
     )

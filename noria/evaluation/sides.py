@@ -100,7 +100,7 @@ def plain(platform: Platform, name: str, engine: str, dataset: Ref) -> Candidate
 
 
 def kind_of(platform: Platform, candidate: Candidate) -> str:
-    """The kind of the recipe that made a candidate, else `base`, or `attached` for a server of somebody's."""
+    """The kind of the recipe that made a candidate, or of how it was shrunk; else `base`, or `attached`."""
     settings = platform.settings.engines.get(candidate.engine)
     if candidate.adapter is None:
         return "attached" if settings is not None and settings.url is not None else "base"
@@ -108,6 +108,9 @@ def kind_of(platform: Platform, candidate: Candidate) -> str:
     noted = made.meta.get("recipe") if made is not None else None
     if isinstance(noted, dict):
         return str(noted["kind"])
+    shrunk = made.meta.get("shrunk") if made is not None else None
+    if isinstance(shrunk, dict):
+        return str(shrunk["kind"])
     recipe = platform.settings.tasks[candidate.task].recipe
     if not platform.lake.has(candidate.adapter):
         return recipe.kind

@@ -97,11 +97,6 @@ def groups(report: Report, metric: str | None = None) -> list[Group]:
     return sorted(found, key=lambda each: (each.p, sign * each.interval.gain, each.name))
 
 
-def regressions(report: Report, metric: str | None = None) -> list[Group]:
-    """The groups on which the candidate is worse; where there are none, one is named with probability `RISK`."""
-    return [each for each in groups(report, metric) if each.worse]
-
-
 def first_metric(report: Report) -> str | None:
     """The metric that the gate goes by: the first of the slice `all`, or of any other."""
     for found in (report.intervals.get("all", {}), *report.intervals.values()):

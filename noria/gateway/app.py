@@ -226,7 +226,7 @@ class Gateway:
         replicas = self._snapshots.replicas
         return State(
             self._snapshots.current.snapshot.version, len(self._exchange.inflight), dict(replicas.outstanding()),
-            dict(replicas.breakers()),
+            dict(replicas.breakers()), dict(self._exchange.demand.asked), self._exchange.demand.missed,
         )  # fmt: skip
 
     async def _follow(self) -> None:

@@ -14,6 +14,7 @@ from noria.gateway.admission import unanswered
 from noria.gateway.answers import Filter, Heard, read
 from noria.gateway.ask import Api, Ask, Prepared
 from noria.gateway.client import Pool, Reply, UpstreamError
+from noria.gateway.demand import Demand
 from noria.gateway.events import AnswerStream
 from noria.gateway.guard import Guards, Refused
 from noria.gateway.inflight import SWEEP_SECONDS, Inflight
@@ -63,6 +64,7 @@ class Exchange:
         tracing: Tracing,
     ) -> None:
         self.inflight = Inflight()
+        self.demand = Demand()
         self.shadows = Shadows(pool, journal)
         self._snapshots = snapshots
         self._pool = pool
@@ -172,6 +174,8 @@ class Exchange:
         for pause in PAUSES:
             if pause:
                 await asyncio.sleep(pause)
+            if pause or turn.arm is None or not turn.arm.replicas:
+                await self.demand.met(turn, self._snapshots)
             for arm, replica, prepared in self._round(turn, ask, last=pause == PAUSES[-1]):
                 turn.arm, turn.replica = arm, replica
                 turn.context, turn.sources = prepared.context, prepared.sources
@@ -217,6 +221,7 @@ class Exchange:
         for arm in (live.choose(turn.user if live.by_user else turn.conversation), *live.fallbacks):
             tried: list[Replica] = []
             prepared = None
+            self.demand.asked[arm.arm.engine] = turn.seconds
             while (replica := pick(arm.replicas, ask.prefix, tried, last)) is not None:
                 tried.append(replica)
                 if prepared is None:

@@ -167,14 +167,3 @@ class Sieve:
         self._passed = due - gone
         self._need = self._passed + STEP + self._ahead
         return "".join(out)
-
-
-def redacted(text: str, findings: Sequence[Finding]) -> str:
-    """The text with every span replaced by its kind, such as `[email]`; overlapping ones become one."""
-    out: list[str] = []
-    at = 0
-    for each in sorted(findings, key=lambda found: (found.start, -found.end)):
-        if each.start >= at:
-            out += (text[at : each.start], f"[{each.kind}]")
-        at = max(at, each.end)
-    return "".join([*out, text[at:]])

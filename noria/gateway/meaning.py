@@ -27,19 +27,25 @@ async def meant(pool: Pool, turn: Turn, ask: Ask) -> None:
         return
     endpoint = next((arm.arm.vectors for arm in live.arms if arm.arm.vectors is not None), None)
     question = ask.question()
-    if endpoint is None or question is None or ask.meant is not None:
+    if question is None or ask.meant is not None:
+        return
+    name = task.context.engine or "encoder"
+    if endpoint is None:
+        if any(arm.index is not None for arm in live.arms):
+            raise _away(name)
         return
     body = orjson.dumps(request(endpoint.model, [question]))
-    name = task.context.engine or "encoder"
     try:
         place = dict(endpoint.paths).get(PATH)
         reply = await pool.post(target(endpoint.url, endpoint.key, place or PATH), body, stream=False)
         if reply.status != 200:
-            raise Unavailable(f"engine '{name}', which finds the context, is not answering", "try again in a moment")
+            raise _away(name)
         told = orjson.loads(reply.body or b"")
     except (UpstreamError, orjson.JSONDecodeError) as error:
-        raise Unavailable(
-            f"engine '{name}', which finds the context, is not answering", "try again in a moment"
-        ) from error
+        raise _away(name) from error
     (vector,) = vectors_of(told, 1, name)
     ask.meant = Meant(vector, task.context.by, task.context.rerank)
+
+
+def _away(name: str) -> Unavailable:
+    return Unavailable(f"engine '{name}', which finds the context, is not answering", "try again in a moment")

@@ -101,6 +101,10 @@ class State:
     serving: int = 0
     inflight: dict[str, int] = field(default_factory=dict)
     breakers: dict[str, str] = field(default_factory=dict)
+    asked: dict[str, float] = field(default_factory=dict)
+    """When each engine was asked last, in seconds since 1970."""
+    waiting: tuple[str, ...] = ()
+    """Engines that are not loaded and that requests wait for."""
     states: dict[tuple[str, str], int] = field(default_factory=dict)
     """Of several workers together: how many of them have an upstream's breaker in a state."""
 

@@ -23,9 +23,9 @@ _log = logging.getLogger(__name__)
 class Worker:
     """This worker among its equals: writes `NUMBER.json` in `folder` and reads the others' files.
 
-    The file holds the process id, the snapshot that was taken over, the requests in flight by upstream, and all that
-    was counted since the first worker of this number began: a worker goes on where its dead predecessor's file ends,
-    so that no counter ever goes back.
+    The file holds the process id, the snapshot that was taken over, the requests in flight by upstream, when each
+    engine was asked last, and all that was counted since the first worker of this number began: a worker goes on where
+    its dead predecessor's file ends, so that no counter ever goes back.
     """
 
     def __init__(self, folder: Path, number: int, metrics: Metrics, state: Callable[[], State]) -> None:
@@ -46,6 +46,7 @@ class Worker:
             "inflight": state.inflight,
             "serving": state.serving,
             "breakers": state.breakers,
+            "asked": state.asked,
             "metrics": self._metrics.dump(),
         }
         fresh = self._file.with_suffix(".new")
@@ -80,19 +81,21 @@ class Worker:
         return serving
 
     async def beat(self, changed: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Write for ever: every BEAT_SECONDS, and at once when another snapshot was taken over.
+        """Write for ever: every BEAT_SECONDS, and at once when another snapshot was taken over or an engine is missed.
 
         `changed` is called first whenever there is another snapshot, and at the beginning.
         """
         loop = asyncio.get_running_loop()
-        version, due = -1, 0.0
+        version, due, missed = -1, 0.0, frozenset[str]()
         while True:
-            now, taken = loop.time(), self._state().snapshot
+            state = self._state()
+            now, taken = loop.time(), state.snapshot
             if taken != version and changed is not None:
                 await changed()
-            if taken != version or now >= due:
+            if taken != version or now >= due or not missed.issuperset(state.waiting):
                 version, due = taken, now + BEAT_SECONDS
                 self.write()
+            missed = frozenset(state.waiting)
             await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -13,9 +13,10 @@ from noria.errors import Conflict
 from noria.lake.contained import Reader
 from noria.lake.crawl import crawl
 from noria.lake.kept import alone
-from noria.lake.parquet import DOCUMENTS, QUARANTINE, Rows, write_traffic
+from noria.lake.parquet import QUARANTINE, Rows, write_traffic
 from noria.lake.read import Found, Place, check, find, read
 from noria.stage import Look, Work
+from noria.tables import DOCUMENTS
 
 
 def params(look: Look) -> JsonValue:

@@ -5,20 +5,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from noria.errors import Invalid, NotFound, Unavailable
+from noria import buckets
 from noria.lake.limited import too_large
 from noria.lake.listing import File
 
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
-
-EXTRAS = {"s3": "s3", "s3a": "s3", "abfs": "azure", "abfss": "azure", "az": "azure"}
-"""Protocol to the extra that has its driver."""
 _CHUNK = 1 << 20
 _HINT = "check the address, the credentials in the environment and the source's storage"
 
@@ -34,7 +29,8 @@ class Store:
     def __init__(self, path: str, options: Mapping[str, str | int | bool], where: str) -> None:
         self.path, self.where = path, where
         self.protocol = path.partition("://")[0]
-        self._system = self._open(dict(options))
+        with self._told():
+            self._system = buckets.opened(self.protocol, options, _HINT, where)
 
     def files(self, file_mb: float) -> list[File]:
         """The files that the pattern names, in the order of their names."""
@@ -68,23 +64,6 @@ class Store:
                 left -= len(chunk)
                 yield chunk
 
-    def _open(self, options: dict[str, Any]) -> AbstractFileSystem:
-        extra = EXTRAS.get(self.protocol, "s3")
-        try:
-            import fsspec
-
-            with self._told():
-                return fsspec.filesystem(self.protocol, **options)
-        except ImportError as error:
-            raise Unavailable(
-                f"no driver for '{self.protocol}://' is installed: {error}", f"pip install 'noria[{extra}]'",
-                where=self.where,
-            ) from error  # fmt: skip
-        except ValueError as error:
-            raise Invalid(
-                f"'{self.protocol}://' is no known kind of store: {error}", _HINT, where=self.where
-            ) from error
-
     def _file(self, path: str, info: Mapping[str, Any], file_mb: float) -> File | None:
         if info.get("type", "file") != "file":
             return None
@@ -98,36 +77,11 @@ class Store:
         refused = too_large(size, file_mb) if size > file_mb * (1 << 20) else ""
         return File(f"{self.protocol}://{path.lstrip('/')}", path, size, mark, age, refused)
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Errors of the store, each in its own words, as ours."""
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise NotFound(f"'{self.path}' is not there: {error}", _HINT, where=self.where) from error
-        except _faults() as error:
-            raise Unavailable(f"'{self.path}' cannot be read: {error}", _HINT, where=self.where) from error
+    def _told(self) -> AbstractContextManager[None]:
+        return buckets.told(self.path, "cannot be read", _HINT, self.where)
 
 
 def _age(changed: object) -> float:
     if isinstance(changed, datetime):
         changed = changed.timestamp()
     return time.time() - changed if isinstance(changed, int | float) else 0.0
-
-
-def _faults() -> tuple[type[Exception], ...]:
-    """What the drivers raise beside OSError; only those that are installed."""
-    found: list[type[Exception]] = [OSError]
-    try:
-        from botocore.exceptions import BotoCoreError
-
-        found.append(BotoCoreError)
-    except ImportError:
-        pass
-    try:
-        from azure.core.exceptions import AzureError
-
-        found.append(AzureError)
-    except ImportError:
-        pass
-    return tuple(found)

@@ -16,20 +16,6 @@ import pyarrow.parquet as pq
 
 from noria.types import Feedback, Interaction
 
-DOCUMENTS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("text", pa.string()),
-        ("fields", pa.string()),
-        ("conversation", pa.string()),
-        ("file", pa.string()),
-        ("offset", pa.int64()),
-        ("digest", pa.string()),
-    ]
-)
-"""Columns of `noria.types.Document`; `fields` is JSON text."""
-
 QUARANTINE = pa.schema(
     [("source", pa.string()), ("file", pa.string()), ("offset", pa.int64()), ("reason", pa.string())]
 )

@@ -29,9 +29,10 @@ from noria.lake.kept import Entry, Kept, Pack, identity
 from noria.lake.limited import Limits
 from noria.lake.listing import Digests, File, changed, local_files, sha256
 from noria.lake.objects import Store, is_remote
-from noria.lake.parquet import DOCUMENTS, QUARANTINE, Rows
+from noria.lake.parquet import QUARANTINE, Rows
 from noria.lake.rows import Fault
 from noria.settings import Kind, Settings, SourceSettings
+from noria.tables import DOCUMENTS
 from noria.types import digest_of
 
 _GROUP = 256

@@ -41,7 +41,9 @@ def explain(platform: Platform, identity: str, limit: int = 5) -> dict[str, Any]
         raise NotFound(f"there is no answer '{identity}'", "its id stands in the header x-noria-interaction")
     release, champion = _release(platform, told)
     adapter = champion.adapter if champion else None
-    chain = {artifact.ref.kind: artifact for artifact in ancestors(platform, adapter)} if adapter else {}
+    chain: dict[str, Artifact] = {}
+    for made in ancestors(platform, adapter) if adapter else ():
+        chain.setdefault(made.ref.kind, made)
     dataset = chain["dataset"].ref if "dataset" in chain else None
     wording = adapters.wording_of(platform.lake, adapter) if adapter and platform.lake.has(adapter) else None
     rows = _shown(platform, chain, wording) if wording else _rows(platform, chain, told, limit)
@@ -87,8 +89,9 @@ def ancestors(platform: Platform, ref: Ref) -> Iterator[Artifact]:
         if made is not None:
             seen.add(here)
             yield made
-            # The adapter that a training went on from is an ancestor too, but its own dataset is an older one.
-            queue += [parent for parent in made.parents if parent.kind != "adapter"]
+            # The adapter that a training went on from is an ancestor too, but its own dataset is an older one. What was
+            # made smaller has learned what the adapter it was made from has learned, and nothing else.
+            queue += [parent for parent in made.parents if parent.kind != "adapter" or "shrunk" in made.meta]
 
 
 def _release(platform: Platform, told: Interaction) -> tuple[Deployment | None, Candidate | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
@@ -94,10 +94,14 @@ def bring_in(
     folder: Path,
     origin: str,
     manifest: Manifest | None,
+    *,
+    parents: tuple[Ref, ...] = (),
+    noted: Mapping[str, JsonValue] | None = None,
 ) -> Known:
-    """Make a fetched adapter an artifact of the lake and a candidate of the task, with its origin in the ledger.
+    """Make an adapter that no cycle made an artifact of the lake and a candidate of the task, with its origin.
 
     `folder` holds the adapter's files and nothing else; `candidate` says what would be served with the adapter.
+    `parents` are what it was made from, where that is known, and `noted` what was measured while making it.
     """
     now = platform.clock.now()
     cycle = Cycle(id=new_id(now), task=task, began=now, ended=now)
@@ -108,7 +112,7 @@ def bring_in(
         shutil.copyfile(file, place)
     ref = platform.lake.commit(scratch, "adapter", task)
     made = candidate(ref)
-    meta: dict[str, JsonValue] = {"origin": origin, "candidate": made.model_dump(mode="json")}
+    meta: dict[str, JsonValue] = {"origin": origin, "candidate": made.model_dump(mode="json"), **(noted or {})}
     if manifest is not None:
         meta["was"] = str(manifest.candidate.ref)
     key = digest_of({"import": str(made.ref), "origin": origin})
@@ -116,7 +120,7 @@ def bring_in(
     platform.runs.save(cycle)
     # An adapter that was made here keeps what is known of its making.
     known = platform.runs.artifact(ref)
-    artifact = Artifact(ref=ref, parents=(), run_key=key, meta=meta)
+    artifact = Artifact(ref=ref, parents=parents, run_key=key, meta=meta)
     if known is not None:
         artifact = known.model_copy(update={"meta": {**known.meta, **meta}})
     platform.runs.record(run, artifact)

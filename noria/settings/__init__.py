@@ -10,12 +10,12 @@ from noria.settings.clean import (
     MissingStep,
     options_of,
 )
-from noria.settings.environment import child_environment, engine_key, environment, export
+from noria.settings.environment import bare_environment, child_environment, engine_key, environment, export, lent
 from noria.settings.file import Settings, find, line_of, load, space_place
 from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings, Method, Need
 from noria.settings.labels import ComparisonSettings, LabelSettings
-from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
+from noria.settings.platform import EngineSettings, HealthSettings, PriceSettings, ProjectSettings, RuntimeSettings
 from noria.settings.poisoning import PoisoningSettings
 from noria.settings.recipe import (
     PROJECTIONS,
@@ -49,6 +49,7 @@ from noria.settings.task import (
     TaskSettings,
     ThresholdSettings,
 )
+from noria.settings.tools import CallingSettings, DataTableSettings, McpSettings, ToolSettings
 from noria.settings.tune import LOSS, Axis, RangeSettings, SearchPlan, TuneSettings, with_values
 
 __all__ = [
@@ -61,11 +62,13 @@ __all__ = [
     "ArmSettings",
     "Axis",
     "BoilerplateStep",
+    "CallingSettings",
     "CleanStep",
     "ColumnType",
     "ComparisonSettings",
     "ContextSettings",
     "CrawlSettings",
+    "DataTableSettings",
     "Detector",
     "DpoRecipe",
     "EncoderRecipe",
@@ -77,6 +80,7 @@ __all__ = [
     "GateSettings",
     "GatewaySettings",
     "GuardSettings",
+    "HealthSettings",
     "JudgeExample",
     "JudgeSettings",
     "Kind",
@@ -86,6 +90,7 @@ __all__ = [
     "LimitSettings",
     "LoraRecipe",
     "LowRankRecipe",
+    "McpSettings",
     "Method",
     "MissingStep",
     "Name",
@@ -114,15 +119,18 @@ __all__ = [
     "Table",
     "TaskSettings",
     "ThresholdSettings",
+    "ToolSettings",
     "TuneSettings",
     "WeightRecipe",
     "WordingRecipe",
+    "bare_environment",
     "child_environment",
     "engine_key",
     "environment",
     "export",
     "find",
     "known",
+    "lent",
     "line_of",
     "load",
     "options_of",

@@ -17,7 +17,7 @@ from noria.settings.base import FORMS, Name, Table, known
 from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
-from noria.settings.platform import EngineSettings, PriceSettings, ProjectSettings, RuntimeSettings
+from noria.settings.platform import EngineSettings, HealthSettings, PriceSettings, ProjectSettings, RuntimeSettings
 from noria.settings.poisoning import PoisoningSettings
 from noria.settings.registry import RegistrySettings
 from noria.settings.scrub import ScrubSettings
@@ -33,6 +33,7 @@ from noria.settings.task import (
     ReleaseSettings,
     TaskSettings,
 )
+from noria.settings.tools import CallingSettings, DataTableSettings, McpSettings, ToolSettings
 from noria.settings.tune import RangeSettings, TuneSettings
 
 
@@ -47,6 +48,7 @@ class Settings(Table):
     sources: tuple[SourceSettings, ...] = ()
     tasks: dict[Name, TaskSettings] = Field(default_factory=dict)
     judges: dict[Name, JudgeSettings] = Field(default_factory=dict)
+    tools: dict[Name, ToolSettings] = Field(default_factory=dict)
     root: Path
     file: Path
 
@@ -186,6 +188,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "gateway": GatewaySettings,
     "limits": LimitSettings,
     "price": PriceSettings,
+    "health": HealthSettings,
     "arms": ArmSettings,
     "guards": GuardSettings,
     "lights": LightSettings,
@@ -200,6 +203,10 @@ _TABLES: dict[str, type[BaseModel]] = {
     "registry": RegistrySettings,
     "tune": TuneSettings,
     "range": RangeSettings,
+    "tools": ToolSettings,
+    "mcp": McpSettings,
+    "tables": DataTableSettings,
+    "calling": CallingSettings,
 }
 
 
@@ -215,6 +222,12 @@ def _check_names(settings: Settings) -> None:
                 where=settings.place("judges", judge, "engine"),
             )
     for task, table in settings.tasks.items():
+        meaning = table.context.engine if table.context else None
+        if meaning in settings.engines and settings.engines[meaning].idle is not None:
+            raise Invalid(
+                f"engine '{meaning}' finds the context of task '{task}' and must stay loaded", "take its `idle` away",
+                where=settings.place("engines", meaning, "idle"),
+            )  # fmt: skip
         if not table.sources:
             raise Invalid(
                 f"task '{task}' has no sources", "name at least one", where=settings.place("tasks", task, "sources")

@@ -14,6 +14,7 @@ from noria.settings.poisoning import PoisoningSettings
 from noria.settings.recipe import LoraRecipe, Recipe
 from noria.settings.scrub import ScrubSettings
 from noria.settings.split import FeedbackSettings, SplitSettings, SyntheticSettings
+from noria.settings.tools import CallingSettings, Pattern
 from noria.settings.tune import TuneSettings
 
 Detector = Literal["personal", "secrets", "injection", "unsafe"]
@@ -196,6 +197,9 @@ class TaskSettings(Table):
     feedback: FeedbackSettings = FeedbackSettings()
     synthetic: SyntheticSettings | None = None
     poisoning: PoisoningSettings = PoisoningSettings()
+    tools: tuple[Pattern, ...] = ()
+    """Tools that it may call, such as "get_current_date" or "table.*"."""
+    calling: CallingSettings = CallingSettings()
 
     @model_validator(mode="before")
     @classmethod

@@ -31,7 +31,8 @@ def base_of(look: Look) -> tuple[Ref, str]:
             'recipe = { kind = "encoder" }',
             where=settings.place("tasks", look.name, "recipe"),
         )
-    if not kind.caps.lora and not kind.caps.heads and not words:
+    # Nobody knows from which weights an attached engine answers.
+    if (engine.url is not None or not (kind.caps.lora or kind.caps.heads)) and not words:
         raise Invalid(
             f"engine '{look.task.engine}' cannot serve adapters, so task '{look.name}' cannot learn on it",
             'use an engine of kind "llamacpp"',

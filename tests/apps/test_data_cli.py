@@ -24,6 +24,7 @@ from noria.stage import Look
 from noria.types import Artifact, Candidate, Cycle, Decision, Deployment, Ref, Run
 from noria.wiring import open_project
 
+ROWS = 30
 COMMANDS = ("add", "make", "list", "show", "profile", "diff", "card", "remove")
 
 
@@ -45,7 +46,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "shop"
     start.make(folder)
     file = folder / "data" / "faq.csv"
-    file.write_text(file.read_text() + "How  do I   reach you?,Write to ann@example.org or call\xa0us.\n")
+    rows = "".join(file.read_text().splitlines(keepends=True)[: 1 + ROWS])
+    file.write_text(rows + "How  do I   reach you?,Write to ann@example.org or call\xa0us.\n")
     run("run", "dataset", project=folder)
     text = file.read_text().replace("Four euros; nothing above fifty euros.", "Five euros.")
     lines = [line for line in text.splitlines() if not line.startswith("Do you have a shop")]
@@ -377,6 +379,7 @@ def test_one_command_makes_a_data_set_with_its_card_from_a_folder(handbook: Path
     assert "nothing new" in run("data", "add", str(handbook), project=project)
 
 
+@pytest.mark.slow
 def test_places_that_hold_nothing_are_one_clear_message(tmp_path: Path) -> None:
     start.make(tmp_path / "shop")
     (tmp_path / "empty").mkdir()

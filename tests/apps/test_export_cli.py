@@ -18,6 +18,8 @@ from noria.errors import Invalid, NoriaError, NotFound, Unavailable
 from noria.settings import environment, load
 from noria.stage import stages_of
 
+pytestmark = pytest.mark.slow
+
 CRONTAB = """#!/bin/sh
 # As cron's own: -l lists or fails, - replaces by what comes in.
 set -eu

@@ -94,6 +94,7 @@ def test_nothing_can_be_joined_or_shown_before_it_began(project: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 def test_the_cycle_trains_what_the_study_found(project: Path) -> None:
     made = told("tune", "help", "--trials", "2", "--sampler", "random", project=project)

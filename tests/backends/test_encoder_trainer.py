@@ -23,6 +23,8 @@ from noria.features.encode import SCHEMA
 from noria.settings import EncoderRecipe, EngineSettings
 from noria.types import HeadJob, Ref
 
+pytestmark = pytest.mark.slow
+
 ADAPTER = Ref(kind="adapter", name="help", digest="a" * 16)
 
 
@@ -123,7 +125,6 @@ def test_documents_are_ranked_by_a_cross_encoder_where_one_is_given_and_else_by_
     assert ways["embedding similarity"][0]["relevance_score"] == pytest.approx(1.0, abs=1e-5)
 
 
-@pytest.mark.slow
 def test_the_vectors_are_those_of_the_reference(tmp_path: Path) -> None:
     import torch
     from transformers import AutoModel, AutoModelForSequenceClassification
@@ -147,7 +148,7 @@ def test_the_vectors_are_those_of_the_reference(tmp_path: Path) -> None:
     assert score == pytest.approx(float(torch.sigmoid(logit)), abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tuned_layers_are_served_as_they_were_trained(tmp_path: Path) -> None:
     model = tiny_encoder(tmp_path / "tiny")
     made = features(tmp_path / "features", model, several=False)

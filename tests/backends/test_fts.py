@@ -78,6 +78,7 @@ def test_a_query_has_no_syntax(index: FtsIndex, query: str) -> None:
     assert FAQ[1].fields["body"] in texts(index.search(query, 6))
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.text(max_size=300))
 def test_no_query_breaks_it(index: FtsIndex, query: str) -> None:

@@ -13,7 +13,7 @@ from noria.errors import Invalid, Unavailable
 
 
 def test_without_mlflow_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    monkeypatch.setitem(sys.modules, "mlflow.exceptions", None)
     with pytest.raises(Unavailable) as caught:
         MlflowTracking("sqlite:///mlflow.db", tmp_path).log("helpdesk", "adapter", {}, {}, [])
     assert caught.value.hint == "pip install 'noria[mlflow]'"

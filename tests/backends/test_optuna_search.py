@@ -15,6 +15,8 @@ from noria.settings import Axis, LoraRecipe, SearchPlan, TuneSettings
 from noria.stores import Study
 from noria.types import Trial
 
+pytestmark = pytest.mark.slow
+
 RATE = Axis(name="learning_rate", low=1e-5, high=1e-3, log=True)
 BATCH = Axis(name="batch", choices=(8, 16))
 EPOCHS = Axis(name="epochs", low=2, high=4, step=1)
@@ -45,7 +47,6 @@ def studies(tmp_path: Path) -> OptunaStudies:
     return OptunaStudies("sqlite:///noria.db", tmp_path, heartbeat=1, grace=2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_keeps_to_the_space_and_to_the_budget(studies: OptunaStudies, sampler: str) -> None:
     made = search(studies.open("help-1", plan(sampler=sampler, trials=8)))
@@ -56,7 +57,6 @@ def test_every_sampler_keeps_to_the_space_and_to_the_budget(studies: OptunaStudi
         assert isinstance(trial.values["rank"], int)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_booklets_rates_are_drawn_between_its_bounds(studies: OptunaStudies, sampler: str) -> None:
     """Its own code would draw up to 2.48e-3, and nothing below 1.67e-5."""
@@ -84,7 +84,6 @@ def test_what_the_space_holds_of_the_recipe_is_tried_first_and_the_rest_is_drawn
     assert made.values["epochs"] in (2, 3, 4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "hyperopt-tpe"])
 def test_the_draws_follow_what_was_good_and_come_again(tmp_path: Path, sampler: str) -> None:
     def drawn(folder: str, best: float) -> list[float]:

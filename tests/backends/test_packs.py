@@ -57,6 +57,7 @@ def test_what_belongs_together_stays_together(lists: list[list[int]], limit: int
         assert all((number + len(lists)) % len(rows) in pack.rows for number in pack.rows)
 
 
+@pytest.mark.slow
 def test_the_learning_rate_rises_and_falls_as_transformers_has_it() -> None:
     import torch
     from transformers import get_cosine_schedule_with_warmup

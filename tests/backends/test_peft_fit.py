@@ -8,7 +8,8 @@ import pytest
 from tiny_llama import tiny_model
 
 from noria.backends import peft_fit
-from noria.backends.llamacpp import model_path, read_header
+from noria.backends.gguf_header import read_header
+from noria.backends.llamacpp import model_path
 from noria.backends.peft_fit import GIB, Device
 from noria.errors import Invalid, Unavailable
 from noria.settings import EngineSettings, FullRecipe, LoraRecipe, QloraRecipe

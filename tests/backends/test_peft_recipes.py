@@ -71,7 +71,7 @@ def test_a_run_that_is_killed_at_several_steps_comes_to_the_same_bytes(
     told = trainer.train(whole, Heard())
     state = tmp_path / "state"
     broken = replace(whole, out=tmp_path / "broken", state=state, checkpoint_steps=1)
-    for at in (2, 6, 15):
+    for at in (2, 15):
         killer = Killer(at)
         with pytest.raises(Unavailable, match="killed by signal 9"):
             trainer.train(broken, killer)
@@ -85,6 +85,7 @@ def test_a_run_that_is_killed_at_several_steps_comes_to_the_same_bytes(
     assert not state.exists()
 
 
+@pytest.mark.long
 def test_a_search_may_stop_a_run_by_its_validation(model: Path, cache: Path, features: Path, tmp_path: Path) -> None:
     asked: list[tuple[int, float]] = []
 
@@ -151,7 +152,11 @@ def test_preferences_are_learned_against_the_start_as_reference(
     assert (tmp_path / "out" / "adapter.gguf").is_file()
 
 
-def test_two_processes_have_the_loss_curve_of_one(model: Path, cache: Path, features: Path, tmp_path: Path) -> None:
+def test_two_processes_have_the_loss_curve_of_one(
+    model: Path, cache: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where the processor has bfloat16 the curves differ by its rounding, which grows from step to step.
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     recipe = LoraRecipe(rank=4, learning_rate=1e-2, patience=20)
     one = replace(job_of(model, features, tmp_path / "one", recipe), validation=[6, 7])
     alone = PeftTrainer(cache, "cpu").train(one, Heard())
@@ -174,6 +179,7 @@ def test_weights_of_qlora_are_in_four_bits_or_it_is_refused(model: Path, cache: 
         check_four_bit(AutoModelForCausalLM.from_pretrained(folder), Linear4bit)
 
 
+@pytest.mark.long
 def test_qlora_runs_as_lora_where_the_recipe_says_so(model: Path, cache: Path, features: Path, tmp_path: Path) -> None:
     trainer = PeftTrainer(cache, "cpu")
     recipe = QloraRecipe(rank=4, max_length=256, on_cpu="lora", learning_rate=1e-2)

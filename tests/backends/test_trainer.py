@@ -6,6 +6,7 @@ import json
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -90,7 +91,7 @@ def test_a_missing_package_is_named(tmp_path: Path, model: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("change", "named"), [({"extra": "blk.0.attn_q.bias"}, "attn_q.bias"), ({"split": "deepseek-llm"}, "deepseek-llm")]
 )
-def test_what_training_would_silently_get_wrong_is_refused(tmp_path: Path, change: dict[str, str], named: str) -> None:
+def test_what_training_would_silently_get_wrong_is_refused(tmp_path: Path, change: dict[str, Any], named: str) -> None:
     model = tiny_model(tmp_path / "odd.gguf", **change)
     with pytest.raises(Invalid, match=named):
         PeftTrainer(tmp_path / "cache").tokenizer(model)
@@ -258,6 +259,7 @@ def test_text_becomes_the_same_tokens_in_training_and_in_the_engine(tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_frozen_layers_below_an_adapter_change_nothing_but_the_time(
     trainer: PeftTrainer, model: Path, features: Path, tmp_path: Path
 ) -> None:

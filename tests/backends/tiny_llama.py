@@ -27,7 +27,15 @@ class Heard:
         self.updates.append((label, done, total, note))
 
 
-def tiny_model(path: Path, *, architecture: str = "llama", split: str = "gpt-2", extra: str = "") -> Path:
+def tiny_model(
+    path: Path,
+    *,
+    architecture: str = "llama",
+    split: str = "gpt-2",
+    extra: str = "",
+    layers: int = LAYERS,
+    context: int = 512,
+) -> Path:
     """A random model whose tokens are the 256 bytes, one merge and ChatML's two marks."""
     random = np.random.default_rng(11)
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -37,8 +45,8 @@ def tiny_model(path: Path, *, architecture: str = "llama", split: str = "gpt-2",
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    writer.add_block_count(LAYERS)
-    writer.add_context_length(512)
+    writer.add_block_count(layers)
+    writer.add_context_length(context)
     writer.add_embedding_length(WIDTH)
     writer.add_feed_forward_length(FEED)
     writer.add_head_count(HEADS)
@@ -63,7 +71,7 @@ def tiny_model(path: Path, *, architecture: str = "llama", split: str = "gpt-2",
     embedding[128:256] = 0
     writer.add_tensor("token_embd.weight", embedding.astype(np.float32))
     writer.add_tensor("output_norm.weight", np.ones(WIDTH, np.float32))
-    for layer in range(LAYERS):
+    for layer in range(layers):
         for norm in ("attn_norm", "ffn_norm"):
             writer.add_tensor(f"blk.{layer}.{norm}.weight", np.ones(WIDTH, np.float32))
         for name, rows in (("attn_q", WIDTH), ("attn_k", WIDTH // 2), ("attn_v", WIDTH // 2), ("attn_output", WIDTH)):

@@ -1,49 +1,41 @@
-"""What every engine promises, whatever its make. The fake and an attached server always, llama.cpp with `slow`."""
+"""What every engine promises, whatever its make. The fake and an attached server always, llama.cpp with `slow`.
+
+With --engine NAME only that one is asked: launched from its environment, or attached with --url (outside.py).
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import llama_server
 import pytest
+from outside import BENCHES, Bench, attached
 from pydantic import JsonValue
 from tiny_encoder import WIDTH, tiny_encoder
 
 from noria import adapters as folders
-from noria.backends import encoder, fake, llamacpp, openai
+from noria.backends import encoder, fake, llamacpp, served
 from noria.backends.encoder_model import Head
+from noria.backends.engine_probe import claimed, probe
 from noria.errors import Invalid, NotFound, Unavailable
 from noria.evaluation.likelihood import Scorer
-from noria.ports import Engine, EngineKind
+from noria.ports import Engine, EngineKind, Measured, Swaps
 from noria.settings import EngineSettings
-from noria.types import Form, Message, Ref
+from noria.types import Form, Load, Message, Ref
 
 QUESTION = "Which river flows through Vienna?"
 CONTEXT = 128
 """Tokens per slot; llama.cpp rounds it up to 256."""
 STRANGER = Ref(kind="adapter", name="stranger", digest="f" * 16)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """An engine under test, with all that one needs to start another."""
-
-    kind: EngineKind
-    settings: EngineSettings
-    adapters: dict[Ref, Path]
-    engine: Engine
-    log: Path
-
-    def again(self) -> Engine:
-        return self.kind.start(self.settings, self.adapters, self.log)
 
 
 def refs() -> list[Ref]:
@@ -76,9 +68,11 @@ def random_lora(folder: Path, seed: int) -> None:
     writer.close()
 
 
-def launched(folder: Path, kind: EngineKind, model: str, write: Callable[[Path, int], None]) -> Iterator[Bench]:
+def launched(
+    folder: Path, kind: EngineKind, model: str, write: Callable[[Path, int], None], program: str | None = None
+) -> Iterator[Bench]:
     # One slot: every request meets what the one before has left there.
-    settings = EngineSettings(kind="launched", model=model, slots=1, context=CONTEXT, threads=1)
+    settings = EngineSettings(kind="launched", model=model, slots=1, context=CONTEXT, threads=1, program=program)
     adapters = {}
     for seed, ref in enumerate(refs()):
         adapters[ref] = folder / ref.name
@@ -100,6 +94,15 @@ def fake_bench(folder: Path) -> Iterator[Bench]:
 @contextmanager
 def llama_bench(folder: Path) -> Iterator[Bench]:
     yield from launched(folder, llamacpp.open(), "smollm2-135m-instruct", random_lora)
+
+
+@contextmanager
+def binary_bench(folder: Path) -> Iterator[Bench]:
+    """llama.cpp by a `llama-server` of the user's own."""
+    program = folder / "llama-server"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {llama_server.__file__} "$@"\n')
+    program.chmod(0o755)
+    yield from launched(folder, llamacpp.open(), "smollm2-135m-instruct", random_lora, str(program))
 
 
 def random_head(folder: Path, seed: int, width: int = WIDTH) -> None:
@@ -131,8 +134,8 @@ def attached_bench(folder: Path) -> Iterator[Bench]:
     server = fake.open().start(own, {}, folder / "server.log")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SERVER_KEY", server.endpoint.key)
-        settings = EngineSettings(kind="openai", url=server.endpoint.url, key="SERVER_KEY")
-        kind = openai.open_vllm()
+        settings = EngineSettings(kind="vllm", url=server.endpoint.url, key="SERVER_KEY")
+        kind = served.open_vllm()
         engine = kind.start(settings, {}, folder / "engine.log")
         try:
             yield Bench(kind, settings, {}, engine, folder / "engine.log")
@@ -142,16 +145,28 @@ def attached_bench(folder: Path) -> Iterator[Bench]:
             server.close()
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(fake_bench, id="fake"),
-        pytest.param(attached_bench, id="attached"),
-        pytest.param(encoder_bench, id="encoder"),
-        pytest.param(minilm_bench, id="minilm", marks=pytest.mark.slow),
-        pytest.param(llama_bench, id="llamacpp", marks=pytest.mark.slow),
-    ],
-)
+HERE = [
+    pytest.param(fake_bench, id="fake"),
+    pytest.param(attached_bench, id="attached"),
+    pytest.param(encoder_bench, id="encoder"),
+    pytest.param(minilm_bench, id="minilm", marks=pytest.mark.slow),
+    pytest.param(llama_bench, id="llamacpp", marks=pytest.mark.slow),
+    pytest.param(binary_bench, id="llama-server", marks=[pytest.mark.slow, pytest.mark.long]),
+]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "bench" not in metafunc.fixturenames:
+        return
+    names, url = metafunc.config.getoption("--engine"), metafunc.config.getoption("--url")
+    if url is not None:
+        there = [pytest.param(partial(attached, name, url), id=name) for name in names]
+    else:
+        there = [pytest.param(BENCHES[name], id=name) for name in names]
+    metafunc.parametrize("bench", there or HERE, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     make: Callable[[Path], AbstractContextManager[Bench]] = request.param
     with make(tmp_path_factory.mktemp("bench")) as made:
@@ -161,8 +176,16 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def writer(bench: Bench) -> Bench:
     """An engine that writes texts: an encoder names classes, and has none of its own."""
-    if bench.kind.caps.heads:
-        pytest.skip("an encoder writes no text")
+    if not bench.kind.caps.text:
+        pytest.skip("it writes no text")
+    return bench
+
+
+@pytest.fixture
+def talker(bench: Bench) -> Bench:
+    """One that answers conversations, be it with a class."""
+    if not bench.kind.caps.text and not bench.kind.caps.heads:
+        pytest.skip("it answers no conversations")
     return bench
 
 
@@ -183,14 +206,15 @@ def raw(engine: Engine, adapter: Ref | None) -> Any:
     headers = {"Authorization": f"Bearer {engine.endpoint.key}"}
     reply = httpx.post(f"{engine.endpoint.url}/chat/completions", json=body, headers=headers, timeout=60)
     reply.raise_for_status()
-    assert reply.json()["model"] == engine.endpoint.model
+    # Transformers adds the revision.
+    assert reply.json()["model"].removesuffix("@main") == body["model"]
     return reply.json()["choices"]
 
 
 def test_the_base_has_a_name_by_content(bench: Bench) -> None:
     base, quantization = bench.kind.base(bench.settings)
     assert base.kind == "base"
-    assert base.name == bench.engine.endpoint.model
+    assert base.name == bench.engine.endpoint.model or Path(bench.engine.endpoint.model).is_dir()
     assert quantization
     assert bench.kind.base(bench.settings) == (base, quantization)
 
@@ -226,6 +250,10 @@ def test_an_answer_has_the_form_that_was_asked_for(writer: Bench) -> None:
         "type": "object", "additionalProperties": False, "required": ["reason", "score"],
         "properties": {"reason": {"type": "string", "maxLength": 20}, "score": {"type": "integer", "enum": scores}},
     })  # fmt: skip
+    if not writer.kind.caps.schema:
+        with pytest.raises(Invalid, match="schema"):
+            writer.engine.answer(asked(), None, 64, (), form)
+        return
     answer = writer.engine.answer(asked(), None, 64, (), form)
     said = json.loads(answer.text)
     assert set(said) == {"reason", "score"}
@@ -237,6 +265,10 @@ def test_an_answer_has_the_form_that_was_asked_for(writer: Bench) -> None:
 
 
 def test_an_answer_tells_the_likeliest_tokens_where_they_are_wanted(writer: Bench) -> None:
+    if not writer.kind.caps.logprobs:
+        with pytest.raises(Invalid, match="likeliest"):
+            writer.engine.answer(asked(), None, 6, (), Form(choices=5))
+        return
     answer = writer.engine.answer(asked(), None, 6, (), Form(choices=5))
     assert answer.tokens
     assert answer.text.startswith(answer.tokens[0][0][0].strip()[:1])
@@ -259,9 +291,11 @@ def test_several_threads_may_ask(writer: Bench) -> None:
     assert all(answer.text for answer in answers)
 
 
-def test_a_prompt_longer_than_the_context_is_invalid(bench: Bench) -> None:
-    with pytest.raises(Invalid, match="exceeds") as caught:
-        bench.engine.answer(asked("word " * (4 * CONTEXT)), None, 4, ())
+def test_a_prompt_longer_than_the_context_is_invalid(talker: Bench) -> None:
+    if not talker.kind.caps.bounded:
+        pytest.skip("such a prompt would end it")
+    with pytest.raises(Invalid, match=r"exceeds|context length") as caught:
+        talker.engine.answer(asked("word " * (4 * talker.settings.context)), None, 4, ())
     assert caught.value.hint
 
 
@@ -272,8 +306,9 @@ def test_an_unknown_adapter_is_not_found(bench: Bench) -> None:
         bench.engine.answer(asked(), STRANGER, 4, ())
 
 
-def test_each_adapter_answers_for_itself_and_the_base_stays_clean(bench: Bench) -> None:
+def test_each_adapter_answers_for_itself_and_the_base_stays_clean(talker: Bench) -> None:
     """The base's log-probabilities before and after an adapter had the same slot must be the same numbers."""
+    bench = talker
     before = raw(bench.engine, None)
     for ref in bench.adapters:
         tuned = raw(bench.engine, ref)
@@ -310,6 +345,8 @@ def test_a_closed_engine_says_so(bench: Bench) -> None:
     engine.close()
     engine.close()
     assert not engine.alive()
+    if not bench.kind.caps.text and not bench.kind.caps.heads:
+        return
     with pytest.raises(Unavailable) as caught:
         engine.answer(asked(), None, 4, ())
     assert caught.value.hint
@@ -362,3 +399,57 @@ def test_heads_may_be_asked_side_by_side(bench: Bench) -> None:
     for alone, beside in zip(one, many, strict=True):
         assert alone.text == beside.text
         assert abs(alone.tokens[0][0][1] - beside.tokens[0][0][1]) < 1e-4
+
+
+def test_what_a_kind_claims_is_seen_in_its_answers(bench: Bench) -> None:
+    """Chat, streams, log-probabilities, schemas, tools, vectors, ranks, classes: a status proves nothing."""
+    adapter = next(iter(bench.adapters), None) if bench.kind.caps.heads else None
+    found = probe(bench.engine.endpoint, bench.engine.extra(adapter))
+    for job, engine in bench.jobs.items():
+        assert job in probe(engine.endpoint), f"{job} is not there"
+        found |= {job}
+    assert claimed(bench.kind.caps) - found <= switched_off(bench), f"seen were {sorted(found)}"
+
+
+def switched_off(bench: Bench) -> set[str]:
+    """What an engine can do and was not started for, as far as that is known."""
+    if bench.settings.url is None:
+        return set()
+    # Of a server that somebody else has started nothing is known beyond chat.
+    return {"tools", "embeddings", "rerank", "classify"}
+
+
+def test_an_adapter_comes_and_goes_while_the_engine_runs(bench: Bench) -> None:
+    engine = bench.engine
+    for ref, folder in bench.spare.items():
+        assert isinstance(engine, Swaps)
+        before = raw(engine, None)
+        engine.load(ref, folder)
+        tuned = raw(engine, ref)
+        assert tuned != before
+        assert tuned not in [raw(engine, other) for other in bench.adapters]
+        engine.unload(ref)
+        with pytest.raises(NotFound, match=ref.name):
+            raw(engine, ref)
+        assert raw(engine, None) == before
+
+
+def test_how_busy_it_is_can_be_read(bench: Bench) -> None:
+    if not isinstance(bench.engine, Measured):
+        return
+    load = bench.engine.measure()
+    if load == Load():
+        return
+    assert load.running == 0.0
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(bench.engine.answer, asked("Tell a long story about a river."), None, 64, ())
+        seen = []
+        while not answer.done():
+            seen.append(bench.engine.measure().running or 0.0)
+        told = answer.result()
+    assert all(running in (0.0, 1.0) for running in seen)
+    after = bench.engine.measure()
+    if load.completion_tokens is not None:
+        assert after.completion_tokens == load.completion_tokens + (told.completion_tokens or 0)
+    if len(seen) > 20:
+        assert max(seen) == 1.0, "it was at work for long enough to be seen"

@@ -31,11 +31,15 @@ def studies(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Studies]
         return
     url = "sqlite:///noria.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
     home = OptunaStudies(url, tmp_path)
+    # The server is that of the whole test run.
+    for name in home.names():
+        home.remove(name)
     yield home
     for name in home.names():
         home.remove(name)
 
 
+@pytest.mark.slow
 def test_a_study_from_its_first_trial_to_its_removal(studies: Studies) -> None:
     assert studies.names() == []
     study = studies.open("help-1", PLAN)

@@ -19,10 +19,11 @@ from noria.backends.ledger import SqlRuns, open_engine
 from noria.datasets import examples, looks, synthetic
 from noria.datasets.rows import read_examples, read_sides
 from noria.errors import Denied, Invalid
-from noria.lake.parquet import DOCUMENTS, QUARANTINE, Rows, write_traffic
+from noria.lake.parquet import QUARANTINE, Rows, write_traffic
 from noria.ports import Platform
 from noria.settings import load
 from noria.stage import Stage, Step, run_stage
+from noria.tables import DOCUMENTS
 from noria.types import Artifact, Cycle, Example, Feedback, Interaction, Ref, Run, digest_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -40,6 +40,7 @@ def written(folder: Path, rows: list[tuple[str, str, str | None]]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(ROWS, ROWS)
 def test_every_row_is_accounted_for(

@@ -175,6 +175,7 @@ def test_fields_that_change_are_the_same_json(pairs: list[tuple[str, str]]) -> N
     assert left.fields(batch.column("fields")).to_pylist() == ["{}", json.dumps(changed, ensure_ascii=False)]
 
 
+@pytest.mark.slow
 def test_batches_are_cut_by_bytes() -> None:
     batch = pa.record_batch({"text": ["x" * (1 << 20)] * 200})
     cut = list(pieces(iter([batch, batch.slice(0, 0)])))

@@ -38,6 +38,7 @@ def step(name: str, **options: object) -> Opened:
     return ROWS[name](**options_of(STEPS[name].model_validate({"step": name, **options})))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ROWS.keys() - {"boilerplate", "language"}))
 def test_every_step_takes_the_options_that_a_task_may_give(name: str) -> None:
     assert len(kept(["", "x", PROSE], step(name))) <= 3

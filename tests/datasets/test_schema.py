@@ -8,16 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from noria import tables
 from noria.datasets.rows import read_documents, read_examples, read_sides, write_examples, write_sides, write_table
 from noria.datasets.schema import DOCUMENTS, EXAMPLES, KEY, SIDES, check, rows_of
 from noria.datasets.split import Side
 from noria.errors import Invalid
-from noria.lake import parquet
 from noria.types import Document, Example
 
 
-def test_both_rooms_have_the_same_columns_and_those_of_the_types() -> None:
-    assert parquet.DOCUMENTS.equals(DOCUMENTS)
+def test_the_tables_have_the_columns_that_rooms_share_and_those_of_the_types() -> None:
+    assert tables.DOCUMENTS.equals(DOCUMENTS)
     assert set(DOCUMENTS.names) == set(Document.model_fields)
     assert set(EXAMPLES.names) == set(Example.model_fields)
 

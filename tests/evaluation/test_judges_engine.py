@@ -16,7 +16,7 @@ from noria.evaluation.judges.rows import JudgeRow, read_labels
 from noria.ports import Engine
 from noria.settings import EngineSettings, JudgeSettings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "judge"
 SETTINGS = EngineSettings(kind="llamacpp", model="smollm2-135m-instruct", slots=2, context=2048)

@@ -140,6 +140,7 @@ def test_reading_ease_is_that_of_textstat(locale: str) -> None:
     assert value(name, [Answered("")]) == 0.0
 
 
+@pytest.mark.slow
 def test_reading_ease_of_a_known_sentence() -> None:
     # 6 words, 1 sentence, 6 syllables.
     assert value("flesch_reading_ease", [Answered("The cat sat on the mat.")]) == pytest.approx(206.835 - 6.09 - 84.6)

@@ -25,19 +25,23 @@ def example(number: int, question: str, target: str = "It is on its way to you."
     )  # fmt: skip
 
 
+def regressions(report: Report) -> list[slices.Group]:
+    return [each for each in slices.groups(report) if each.worse]
+
+
 @pytest.mark.parametrize("value", ["ru", "21 to 60 words", "repair, wheel, broken"])
 def test_a_planted_loss_is_found_and_told_with_its_interval(value: str) -> None:
     report = made(400, gain=0.05, lost={value: -0.3})
-    found = slices.regressions(report)
+    found = regressions(report)
     assert found[0].value == value
     assert found[0].interval.high < 0
     assert found[0].p < 0.01
-    assert found == slices.regressions(report)
+    assert found == regressions(report)
 
 
 @pytest.mark.slow
 def test_in_noise_a_group_is_named_as_rarely_as_promised() -> None:
-    named = sum(bool(slices.regressions(made(240, seed=seed, per_conversation=2))) for seed in range(200))
+    named = sum(bool(regressions(made(240, seed=seed, per_conversation=2))) for seed in range(200))
     # 5 of 100 at the most, two-sided so half of it; three standard errors are left for chance.
     assert named / 200 <= slices.RISK / 2 + 0.033
 
@@ -53,10 +57,10 @@ def test_less_may_be_better() -> None:
         group: {name: each.model_copy(update={"higher_is_better": False}) for name, each in metrics.items()}
         for group, metrics in report.intervals.items()
     }
-    worse = slices.regressions(report.model_copy(update={"intervals": turned}))
+    worse = regressions(report.model_copy(update={"intervals": turned}))
     assert worse
     assert all(each.interval.gain > 0 for each in worse)
-    assert slices.regressions(report) == []
+    assert regressions(report) == []
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from encoding_server import encoding_server
+from tiny_llama import tiny_model
 
 from noria.errors import Invalid
 from noria.settings import load
@@ -20,7 +21,7 @@ TOML = """
 name = "shop"
 [engines.local]
 kind = "llamacpp"
-model = "smollm2-135m-instruct"
+model = "tiny.gguf"
 [engines.encoder]
 kind = "openai"
 url = "{url}"
@@ -31,7 +32,7 @@ path = "faq.csv"
 map = {{ question = "question", answer = "answer" }}
 [tasks.help]
 sources = ["faq"]
-base = "smollm2-135m-instruct"
+base = "tiny.gguf"
 engine = "local"
 context = {{ source = "faq", k = 1, {context} }}
 """
@@ -70,6 +71,7 @@ def test_a_context_that_cannot_be_is_refused_at_once(context: str, match: str, t
 def test_rows_are_made_with_context_by_meaning_and_documents_go_online(tmp_path: Path) -> None:
     with (tmp_path / "faq.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("question", "answer"), *FAQ])
+    tiny_model(tmp_path / "tiny.gguf")
     place = ("--project", str(tmp_path))
     with encoding_server() as server:
         text = TOML.format(url=server.url, context='by = "meaning", engine = "encoder"')

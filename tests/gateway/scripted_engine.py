@@ -36,6 +36,14 @@ def scripted() -> Iterator[Script]:
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
+        def do_GET(self) -> None:
+            status, found = script.answers.get(self.path, (404, {}))
+            data = json.dumps(found).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             script.asked.append((self.path, body))

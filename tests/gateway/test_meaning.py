@@ -169,6 +169,16 @@ def test_without_its_encoder_a_task_does_not_answer(
         assert client.post("/v1/chat/completions", json=asking("order")).status_code == 200
 
 
+def test_while_its_encoder_is_not_loaded_a_task_does_not_answer_without_context(
+    meaning: Plane, engine: FakeEngine
+) -> None:
+    meaning.vectors = None
+    meaning.publish(engine.url)
+    with meaning.client() as client:
+        reply = wait_for(lambda: _refused(client.post("/v1/chat/completions", json=asking("order"))))
+    assert "engine 'encoder', which finds the context, is not answering" in reply["error"]["message"]
+
+
 def _refused(reply: object) -> dict[str, dict[str, str]] | None:
     import httpx
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from noria.gateway.answers import Heard, read
 from noria.gateway.app import _DETECTORS
 from noria.gateway.events import AnswerStream
-from noria.gateway.guard import MOST, STEP, Guards, Refused, redacted
+from noria.gateway.guard import MOST, STEP, Guards, Refused
 from noria.settings import Action, Detector
+from noria.types import Finding
 
 GUARDS = Guards(_DETECTORS)
 SECRET = "ghp_aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xYabcd"
@@ -53,6 +55,17 @@ def sifted(parts: list[str], rules: dict[Detector, Action]) -> tuple[str, list[s
     except Refused as refused:
         return out + refused.passed, found, refused.fact
     return out, found, None
+
+
+def redacted(text: str, findings: Sequence[Finding]) -> str:
+    """The text with every span replaced by its kind; overlapping ones become one."""
+    out: list[str] = []
+    at = 0
+    for each in sorted(findings, key=lambda found: (found.start, -found.end)):
+        if each.start >= at:
+            out += (text[at : each.start], f"[{each.kind}]")
+        at = max(at, each.end)
+    return "".join([*out, text[at:]])
 
 
 @given(TEXT, CUTS, RULES)

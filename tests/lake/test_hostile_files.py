@@ -122,6 +122,8 @@ def test_a_file_that_is_too_large_is_not_opened(project: Project) -> None:
 
 
 def test_a_gzip_bomb(project: Project) -> None:
+    settings = project.root / "noria.toml"
+    settings.write_text(settings.read_text().replace("seconds = 5", "seconds = 500"))
     with gzip.open(project.root / "data" / "m.txt.gz", "wb") as file:
         for _ in range(20):
             file.write(bytes(1 << 20))

@@ -16,8 +16,9 @@ from noria.lake import limited, parquet
 from noria.lake.columns import holds, type_of, wider
 from noria.lake.encoding import Recoder
 from noria.lake.kept import identity
-from noria.lake.parquet import DOCUMENTS, Rows
+from noria.lake.parquet import Rows
 from noria.names import digest_of
+from noria.tables import DOCUMENTS
 
 MAP = 'kind = "csv"\npath = "*.csv"\nmap = { question = "q", answer = "a" }\n'
 

@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 from trial_fakes import QUESTION, make, opened
 
 from noria import environment, prompts
-from noria.backends.fake import ADAPTER_FILE, FakeClock, FakeRegistry
+from noria.backends.fake import ADAPTER_FILE, FakeClock
+from noria.backends.fake_registry import FakeRegistry
 from noria.ports import Platform
 from noria.types import (
     Artifact,

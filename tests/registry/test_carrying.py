@@ -14,7 +14,8 @@ from hub_server import serving as hub_serving
 from made_candidates import Turns, project
 
 from noria.apps import carrying
-from noria.backends.fake import ADAPTER_FILE, FakeRegistry
+from noria.backends.fake import ADAPTER_FILE
+from noria.backends.fake_registry import FakeRegistry
 from noria.errors import Conflict, Denied, Invalid, NotFound, Unavailable
 from noria.ports import Platform
 from noria.registry import candidates, versions

@@ -14,8 +14,8 @@ from made_candidates import Turns, project
 from trial_fakes import QUESTION, answered, log
 from typer.testing import CliRunner
 
+from noria import pseudonyms
 from noria.apps.cli import app
-from noria.apps.gateway import read_secret
 from noria.apps.mirror import Mirror
 from noria.backends.mlflow_registry import MlflowRegistry
 from noria.gateway.record import pseudonym
@@ -138,10 +138,10 @@ def test_list_sync_remove_and_releases_on_mlflow(shop: Shop, monkeypatch: pytest
 @pytest.mark.slow
 def test_forget_names_and_tags_the_versions_that_learned(shop: Shop) -> None:
     folder, platform, turns = shop
-    read_secret(platform.settings.state / "secret")
+    pseudonyms.read(platform.settings.state / "secret")
     made = turns.turn()
     assert made.adapter is not None
-    user = pseudonym(read_secret(platform.settings.state / "secret"), "jane")
+    user = pseudonym(pseudonyms.read(platform.settings.state / "secret"), "jane")
     answer = answered(1, True).model_copy(update={"user": user, "conversation": "jane's"})
     log(platform, [answer])
     platform.traffic.ship()

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from noria import cycle, environment, replays
 from noria.apps import replaying
 from noria.backends import weights
-from noria.backends.fake import FakeRegistry
+from noria.backends.fake_registry import FakeRegistry
 from noria.errors import Conflict, Invalid, NotFound
 from noria.ports import Platform, Untracked
 from noria.registry import candidates, versions

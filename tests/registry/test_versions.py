@@ -10,7 +10,7 @@ import pytest
 from made_candidates import Turns, project
 
 from noria import prompts
-from noria.backends.fake import FakeRegistry
+from noria.backends.fake_registry import FakeRegistry
 from noria.errors import Conflict, Unavailable
 from noria.ports import Platform
 from noria.registry import candidates, cards, facts, versions

@@ -27,6 +27,7 @@ from noria.types import Artifact, Cycle, Run, Trial
 BENCH = Path(__file__).with_name("study_bench.py")
 
 
+@pytest.mark.slow
 def test_the_adapter_is_trained_with_what_the_study_found_best(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     meta, ref = bench.run()

@@ -92,8 +92,8 @@ class Tree:
 
 @pytest.mark.slow
 def test_kills_lose_nothing(tmp_path: Path, kills: int) -> None:
-    calm = turning.run(turning.make(tmp_path / "calm"))
-    folder = turning.make(tmp_path / "killed")
+    calm = turning.run(turning.make(tmp_path / "calm", tiny=True))
+    folder = turning.make(tmp_path / "killed", tiny=True)
     tree, customer, choose = Tree(folder), Customer(folder), random.Random(20)
     asking = threading.Thread(target=customer.ask)
     tree.keep()

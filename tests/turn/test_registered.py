@@ -23,7 +23,7 @@ def share(folder: Path) -> Path:
 
 
 def test_from_a_cycle_to_another_project(tmp_path: Path) -> None:
-    project = share(turning.make(tmp_path / "shop"))
+    project = share(turning.make(tmp_path / "shop", tiny=True))
     adapter = turning.outputs(turning.run(project))["adapter"]
     (version,) = told(project, "registry", "list")
     assert (version["version"], version["tags"]["adapter"], version["recipe"]) == ("1", adapter, "lora")
@@ -36,12 +36,11 @@ def test_from_a_cycle_to_another_project(tmp_path: Path) -> None:
     told(project, "registry", "sync")
     assert told(project, "registry", "list")[0]["tags"]["replay"] == "made again, the same digest"
     card = turning.noria("registry", "show", "helpdesk", "champion", "--project", str(project)).stdout
-    assert "of the base: `apache-2.0`" in card
     assert "made again, the same digest" in card
 
     out = tmp_path / "out"
     told(project, "registry", "push", "helpdesk", "champion", "--to", str(out), "--probes")
-    other = share(turning.make(tmp_path / "other"))
+    other = share(turning.make(tmp_path / "other", tiny=True))
     turning.run(other, "dataset")
     pulled = told(other, "registry", "pull", "helpdesk", "--from", str(out), "--report")
     assert (pulled["adapter"], pulled["measured"], pulled["version"]) == (adapter, True, "1")

@@ -55,13 +55,10 @@ def test_no_kill_tears_a_table(tmp_path: Path, kills: int) -> None:
     calm, project, temporary = tmp_path / "calm", tmp_path / "killed", tmp_path / "tmp"
     temporary.mkdir()
     for folder in (calm, project):
-        turning.make(folder)
+        turning.make(folder, tiny=True)
         fill(folder, ROWS)
     began = time.monotonic()
     wanted = [turning.outputs(turning.run(calm, "features"))]
-    # The unpacked model is no table; without it a turn would be twenty seconds longer.
-    (project / ".noria").mkdir(exist_ok=True)
-    (project / ".noria" / "models").symlink_to(calm / ".noria" / "models")
     longest = time.monotonic() - began
     lake, rows, killed, choose = project / "lake", ROWS, 0, random.Random(11)
     made: list[dict[str, str]] = []
@@ -97,7 +94,7 @@ def test_no_kill_tears_a_table(tmp_path: Path, kills: int) -> None:
 
 
 def test_a_second_run_of_a_task_is_told_of_the_first(tmp_path: Path) -> None:
-    project = turning.make(tmp_path / "shop")
+    project = turning.make(tmp_path / "shop", tiny=True)
     fill(project, ROWS)
     first = started(project, tmp_path)
     try:

@@ -20,7 +20,7 @@ RECIPE = 'recipe = { kind = "few-shot", shots = 2, trials = 2, rows = 6 }'
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = turning.make(tmp_path_factory.mktemp("wording") / "shop")
+    folder = turning.make(tmp_path_factory.mktemp("wording") / "shop", tiny=True)
     file = folder / "noria.toml"
     file.write_text(file.read_text().replace(turning.RECIPE, RECIPE))
     return folder

@@ -13,17 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from tiny_llama import tiny_model
 
 NORIA = [sys.executable, "-m", "noria"]
+ROWS = 30
 RECIPE = 'recipe = { kind = "lora", rank = 4, layers = 2, epochs = 1, batch = 8, learning_rate = 2e-3 }'
 
 
-def make(folder: Path) -> Path:
-    """The project of `noria init` with a recipe of seconds, on free ports."""
+def make(folder: Path, *, tiny: bool = False) -> Path:
+    """The project of `noria init` with a recipe of seconds, on free ports; `tiny`: on a random model of two layers."""
     noria("init", str(folder))
+    faq = folder / "data" / "faq.csv"
+    faq.write_text("".join(faq.read_text().splitlines(keepends=True)[: 1 + ROWS]))
     file = folder / "noria.toml"
     lines = [RECIPE if line.startswith("recipe") else line for line in file.read_text().splitlines()]
     text = "\n".join(lines) + "\nmax_tokens = 16\n"
+    if tiny:
+        tiny_model(folder / "tiny.gguf", context=2048)
+        text = text.replace('"smollm2-135m-instruct"', '"tiny.gguf"')
     file.write_text(
         text.replace('spark = "embedded"', 'spark = "embedded"\nlisten = "127.0.0.1:0"\ncontrol = "127.0.0.1:0"')
     )

@@ -62,3 +62,14 @@ keys = Table(
     Column("limits", Text),
     UniqueConstraint("sha256"),
 )
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("subject", String(160), nullable=False, index=True),
+    Column("fact", Text, nullable=False),
+    Column("hint", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("resolved", String(32)),
+)

@@ -1,0 +1,1 @@
+"""Deployment files, generated from noria.toml: plain dictionaries that a library writes as YAML."""
