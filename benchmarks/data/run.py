@@ -38,7 +38,7 @@ import spark
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-SIZES = (50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000)
+SIZES = (50_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000)
 BOTH = 500_000
 """Spark takes part up to this many documents."""
 BUDGET = (500_000, {"cpu": 60, "peak_mb": 1500})

@@ -35,8 +35,7 @@ def boilerplate(lines: Lines) -> Opened:
 
         for source, mine in lines.items():
             here = np.asarray(pc.equal(texts.source, source))
-            both = pa.array(np.concatenate([here, here[texts.owner]]))
-            texts = replace(texts, strings=at(texts.strings, both, _without(mine)))
+            texts = replace(texts, strings=at(texts.strings, pa.array(texts.strings_of(here)), _without(mine)))
         return texts
 
     return lambda: step

@@ -57,6 +57,10 @@ def work(work: Work) -> Mapping[str, JsonValue]:
     return {"rows": rows, **log}
 
 
+ROW_GROUP = 1 << 10
+"""Rows of a row group of what is kept on the way."""
+
+
 @dataclass(slots=True)
 class _Cleaning:
     """Documents on their way through the steps: how many each source has by now, and what the steps did."""
@@ -97,6 +101,8 @@ class _Cleaning:
         self._tell(", ".join(step.step for step in segment.rows))
         exact = any(step.step == "exact" for step in segment.whole)
         made_of = steps.cleaned(documents, opened, buckets, exact).write.mode("overwrite")
+        # Sail holds a row group of every bucket that it writes. The option is Sail's; Spark does without it.
+        made_of = made_of.option("max_row_group_size", ROW_GROUP)
         (made_of.partitionBy("bucket") if buckets > 1 else made_of).parquet(str(folder))
         table = self.spark.read.parquet(str(folder))
         counted = table.where("dropped is not null").groupBy("source", "dropped").agg({"*": "count"})

@@ -53,6 +53,7 @@ def _filled(texts: Texts, lacking: Mask, name: str, fill: str) -> Texts:
     return replace(
         texts,
         strings=pa.concat_arrays([texts.text, values, pa.array([fill] * len(new), pa.string())]),
+        slot=len(texts) + np.arange(len(values) + len(new)),
         owner=np.concatenate([texts.owner, new]),
         names=pa.concat_arrays([texts.names, pa.array([name] * len(new), pa.string())]),
         given=pa.concat_arrays([texts.given, pa.nulls(len(new), pa.string())]),

@@ -69,7 +69,8 @@ def _writer(cleaned: str, losers: Sequence[str], parts: tuple[int, int], out: st
         def value(scalar: pa.Scalar) -> str:
             return str(scalar.as_py())
 
-        def left(table: pa.Table, gone: pa.Array) -> pa.Table:
+        def left(table: pa.Table, gone: pa.Array) -> pa.Array:
+            """The rows that stay, in order of ids."""
             ids = table.column("id").combine_chunks()
             # Of the ids that are gone only those among this part's: their number would count for each part.
             ends = pc.min_max(ids).as_py()
@@ -77,10 +78,7 @@ def _writer(cleaned: str, losers: Sequence[str], parts: tuple[int, int], out: st
             last = bisect_right(gone, ends["max"] or "", lo=first, key=value)
             lost = pc.is_in(ids, value_set=gone.slice(first, last - first))
             rows = pc.indices_nonzero(pc.and_not(pc.is_null(table.column("dropped").combine_chunks()), lost))
-            order = rows.take(pc.sort_indices(ids.take(rows)))
-            return (
-                table.select(DOCUMENTS.names).take(order).combine_chunks().replace_schema_metadata(DOCUMENTS.metadata)
-            )
+            return rows.take(pc.sort_indices(ids.take(rows)))
 
         nothing = DOCUMENTS.empty_table().replace_schema_metadata(None)
         nothing = nothing.append_column("dropped", pa.array([], pa.int32()))
@@ -93,11 +91,16 @@ def _writer(cleaned: str, losers: Sequence[str], parts: tuple[int, int], out: st
             for part in numbers:
                 ranges = range(part * had // wanted, (part + 1) * had // wanted)
                 folders = [cleaned] if had == 1 else [f"{cleaned}/bucket={each}" for each in ranges]
-                tables = [table for folder in folders for table in read(folder, [*DOCUMENTS.names, "dropped"])]
-                whole = left(pa.concat_tables([nothing, *tables]), gone)
-                rows.append(whole.num_rows)
+                tables = (table for folder in folders for table in read(folder, [*DOCUMENTS.names, "dropped"]))
+                whole = pa.concat_tables([nothing, *tables]).combine_chunks()
+                order = left(whole, gone)
+                whole = whole.select(DOCUMENTS.names)
+                rows.append(len(order))
                 made, place = Path(out, f".{_name(part)}.made"), Path(out, _name(part))
-                pq.write_table(whole, made, compression="zstd", row_group_size=GROUP)
+                with pq.ParquetWriter(made, DOCUMENTS, compression="zstd") as file:
+                    # Group by group, so that no second copy of all is held.
+                    for start in range(0, max(len(order), 1), GROUP):
+                        file.write_table(whole.take(order[start : start + GROUP]).cast(DOCUMENTS))
                 # A task that is run twice writes the same bytes: whichever comes last may stay.
                 made.replace(place)
             yield pa.RecordBatch.from_arrays(

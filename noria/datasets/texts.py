@@ -30,15 +30,16 @@ PIECE = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Documents of one batch: `strings` has the text of each, then the values of their fields.
+    """Documents of one batch: `strings` has the text of each, then those values of their fields that are not the text.
 
-    `place` is each document's row in the batch. Of each value, `owner` is its document's number here, `names` its
-    field, and `given` what it was at first.
+    `place` is each document's row in the batch. Of each value, `slot` is its place in `strings`, `owner` its
+    document's number here, `names` its field, and `given` what it was at first.
     """
 
     place: Numbers
     source: pa.Array
     strings: pa.Array
+    slot: Numbers
     owner: Numbers
     names: pa.Array
     given: pa.Array
@@ -54,7 +55,16 @@ class Texts:
     @property
     def values(self) -> pa.Array:
         """The values of all fields."""
-        return self.strings[len(self) :]
+        import pyarrow as pa
+
+        return self.strings.take(pa.array(self.slot))
+
+    def strings_of(self, chosen: Mask) -> Mask:
+        """Which strings are those of the documents for which `chosen` is true."""
+        found = np.zeros(len(self.strings), dtype=bool)
+        found[: len(self)] = chosen
+        found[self.slot[chosen[self.owner]]] = True
+        return found
 
     def changed(self, change: Strings) -> Texts:
         """The same documents with all their strings changed."""
@@ -67,12 +77,13 @@ class Texts:
         chosen = np.asarray(kept, dtype=bool)
         if chosen.all():
             return self
-        inner = chosen[self.owner]
-        both, mine = pa.array(np.concatenate([chosen, inner])), pa.array(inner)
+        both, inner = self.strings_of(chosen), chosen[self.owner]
+        mine = pa.array(inner)
         return Texts(
             place=self.place[chosen],
             source=self.source.filter(pa.array(chosen)),
-            strings=self.strings.filter(both),
+            strings=self.strings.filter(pa.array(both)),
+            slot=(np.cumsum(both) - 1)[self.slot[inner]],
             owner=(np.cumsum(chosen) - 1)[self.owner[inner]],
             names=self.names.filter(mine),
             given=self.given.filter(mine),
@@ -151,11 +162,15 @@ def of(batch: pa.RecordBatch) -> Texts:
     given = pa.array([value for row in rows for value in row.values()], pa.string())
     counts = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     text = pc.fill_null(batch.column("text").cast(pa.string()), "")
+    owner = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
+    # The only field of a file of texts is the text: it is cleaned once.
+    other = np.asarray(pc.fill_null(pc.not_equal(given, text.take(pa.array(owner))), True))
     return Texts(
         place=np.arange(len(rows), dtype=np.int64),
         source=batch.column("source").cast(pa.string()),
-        strings=pa.concat_arrays([text, given]),
-        owner=np.repeat(np.arange(len(rows), dtype=np.int64), counts),
+        strings=pa.concat_arrays([text, given.filter(pa.array(other))]),
+        slot=np.where(other, len(rows) - 1 + np.cumsum(other), owner),
+        owner=owner,
         names=pa.array([name for row in rows for name in row], pa.string()),
         given=given,
     )
