@@ -53,20 +53,29 @@ class Retriever:
 def embedding(platform: Platform, context: ContextSettings | None) -> Iterator[Embed | None]:
     """What makes vectors of texts for a task's context, while the block lasts; None where words decide alone.
 
-    The engine is started, or asked where it already runs. Raises Invalid or Unavailable.
+    Raises Invalid or Unavailable.
     """
     if context is None or not context.vectors or context.engine is None:
         yield None
         return
+    with vectors_by(platform, context.engine) as embed:
+        yield embed
+
+
+@contextmanager
+def vectors_by(platform: Platform, name: str) -> Iterator[Embed]:
+    """What makes vectors of texts with the engine of this name, while the block lasts.
+
+    The engine is started, or asked where it already runs. Raises Invalid or Unavailable, as does what is yielded.
+    """
     import httpx
 
-    settings = platform.settings.engines[context.engine]
+    settings = platform.settings.engines[name]
     logs = platform.settings.state / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    engine = platform.engines[settings.kind].start(settings, {}, logs / f"context-engine-{context.engine}.log")
+    engine = platform.engines[settings.kind].start(settings, {}, logs / f"context-engine-{name}.log")
     try:
         with httpx.Client(timeout=SECONDS) as client:
-            name = context.engine
             yield lambda texts: _asked(client, engine.endpoint, name, texts)
     finally:
         engine.close()
@@ -106,7 +115,7 @@ def _asked(client: httpx.Client, endpoint: Endpoint, engine: str, texts: Sequenc
         if reply.status_code != 200:
             raise Invalid(
                 f"engine '{engine}' refuses to make vectors (status {reply.status_code})",
-                "name an engine with an encoder: context = { …, engine = … }",
+                "name an engine with an encoder",
             )
         try:
             told = reply.json()

@@ -15,12 +15,22 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
-from noria.datasets import boilerplate, booklet, language, parts, schema, steps
+from noria.datasets import boilerplate, booklet, language, parts, schema, semantic, steps
 from noria.datasets.dedupe import near, without
 from noria.datasets.rows import write_json
 from noria.datasets.texts import Opened
 from noria.errors import Invalid
-from noria.settings import BoilerplateStep, CleanStep, LanguageStep, MissingStep, Settings, TaskSettings, options_of
+from noria.retrieval import vectors_by
+from noria.settings import (
+    BoilerplateStep,
+    CleanStep,
+    LanguageStep,
+    MissingStep,
+    SemanticStep,
+    Settings,
+    TaskSettings,
+    options_of,
+)
 from noria.stage import Look, Work
 
 if TYPE_CHECKING:
@@ -33,7 +43,13 @@ def params(look: Look) -> JsonValue:
         source: list(columns) for source, columns in _columns(look.platform.settings, look.task).items()
     }
     clean = [step.model_dump(mode="json") for step in look.task.clean]
-    return {"clean": [*clean], "schema": schema.DOCUMENTS.metadata[schema.KEY].decode(), "columns": columns}
+    told: dict[str, JsonValue] = {
+        "clean": [*clean],
+        "schema": schema.DOCUMENTS.metadata[schema.KEY].decode(),
+        "columns": columns,
+    }
+    meaning = [step.engine for step in look.task.clean if isinstance(step, SemanticStep)]
+    return {**told, "models": [_model(look, name) for name in meaning]} if meaning else told
 
 
 def work(work: Work) -> Mapping[str, JsonValue]:
@@ -118,19 +134,29 @@ class _Cleaning:
         losers: list[Path] = []
         for place, step in enumerate(segment.whole):
             self._tell(step.step)
-            folder = self.scratch / f"losers-{number}-{place}"
-            if step.step == "exact":
-                ids = steps.exact(left.select("id", "source", "sha"))
+            folder, scratch = (self.scratch / f"{name}-{number}-{place}" for name in ("losers", step.step))
+            if isinstance(step, SemanticStep):
+                semantic.write(self._alike(left, step, scratch), folder)
             else:
-                scratch = self.scratch / f"near-{number}-{place}"
-                ids = near(self.spark, left, _columns(self.work.platform.settings, self.work.task), scratch)
-            ids.write.mode("overwrite").parquet(str(folder))
+                columns = _columns(self.work.platform.settings, self.work.task)
+                ids = steps.exact(left) if step.step == "exact" else near(self.spark, left, columns, scratch)
+                ids.write.mode("overwrite").parquet(str(folder))
             # An engine may write no file, nor a folder, where there is no row.
             if any(folder.glob("*.parquet")):
                 losers.append(folder)
                 left = without(left, self.spark.read.parquet(str(folder)))
             self._note(step, _counts(left)[0], {})
         return left, losers
+
+    def _alike(self, left: DataFrame, step: SemanticStep, scratch: Path) -> list[str]:
+        rows = self.had.total()
+        scratch.mkdir()
+
+        def told(done: int) -> None:
+            self._tell(f"semantic: {done:,} of {rows:,}")
+
+        with vectors_by(self.work.platform, step.engine) as embed:
+            return semantic.alike(left, rows, embed, step.similarity, step.chars, scratch, told)
 
     def _opened(
         self, step: CleanStep, documents: DataFrame, before: Sequence[Opened]
@@ -162,6 +188,11 @@ class _Cleaning:
 
     def _tell(self, what: str) -> None:
         self.work.progress.update("documents", len(self.told), len(self.work.task.clean) + 1, what)
+
+
+def _model(look: Look, name: str) -> JsonValue:
+    engine = look.platform.settings.engines[name]
+    return [str(each) for each in look.platform.engines[engine.kind].base(engine)]
 
 
 def _counts(documents: DataFrame) -> tuple[Counter[str], int]:

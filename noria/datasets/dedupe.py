@@ -108,10 +108,11 @@ def _same(left: str, right: str) -> bool:
     if jaccard(word_shingles(left), word_shingles(right)) < SIMILAR:
         return False
     mine, theirs = words(left), words(right)
-    return max(len(mine), len(theirs)) >= NUMBERS_MATTER or _numbers(mine) == _numbers(theirs)
+    return max(len(mine), len(theirs)) >= NUMBERS_MATTER or numbers(mine) == numbers(theirs)
 
 
-def _numbers(found: list[str]) -> list[str]:
+def numbers(found: list[str]) -> list[str]:
+    """Those of the words that hold a digit, sorted."""
     return sorted(word for word in found if any(map(str.isdigit, word)))
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-WHOLE = frozenset({"exact", "near"})
+WHOLE = frozenset({"exact", "near", "semantic"})
 """Steps that compare documents with each other."""
 
 ROWS: Mapping[str, Callable[..., Opened]] = {
@@ -81,7 +81,7 @@ def exact(documents: DataFrame) -> DataFrame:
 
     # A window function would take three times as long.
     first = documents.groupBy("source", "sha").agg(F.min("id").alias("first"), F.count("*").alias("n")).where("n > 1")
-    return first.join(documents, ["source", "sha"]).where("id <> first").select("id")
+    return first.join(documents.select("id", "source", "sha"), ["source", "sha"]).where("id <> first").select("id")
 
 
 def _pass(steps: Sequence[Opened], parts: int, digest: bool) -> Callable[[Batches], Batches]:

@@ -8,6 +8,7 @@ from noria.settings.clean import (
     CleanStep,
     LanguageStep,
     MissingStep,
+    SemanticStep,
     options_of,
 )
 from noria.settings.environment import bare_environment, child_environment, engine_key, environment, export, lent
@@ -111,6 +112,7 @@ __all__ = [
     "ScrubAction",
     "ScrubSettings",
     "SearchPlan",
+    "SemanticStep",
     "Settings",
     "Share",
     "SourceSettings",

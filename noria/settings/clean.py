@@ -196,6 +196,18 @@ class NearStep(CleanStep):
     step: Literal["near"] = "near"
 
 
+class SemanticStep(CleanStep):
+    """Of documents of a source that mean the same one stays: by the cosine of their embeddings, numbers alike."""
+
+    step: Literal["semantic"] = "semantic"
+    engine: Name
+    """An engine that makes embeddings."""
+    similarity: Annotated[float, Field(ge=0.5, le=1.0)] = 0.95
+    """Least cosine of two texts that mean the same."""
+    chars: Annotated[int, Field(ge=1)] = 1000
+    """Longer texts are left alone: of these a model reads the beginning only."""
+
+
 STEPS: dict[str, type[CleanStep]] = {
     "unicode": UnicodeStep,
     "whitespace": WhitespaceStep,
@@ -213,6 +225,7 @@ STEPS: dict[str, type[CleanStep]] = {
     "repetition": RepetitionStep,
     "exact": ExactStep,
     "near": NearStep,
+    "semantic": SemanticStep,
 }
 """Every step by its name."""
 

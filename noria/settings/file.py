@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from noria.errors import Invalid, NotFound
 from noria.settings import recipe
 from noria.settings.base import FORMS, Name, Table, known
+from noria.settings.clean import SemanticStep
 from noria.settings.gateway import GatewaySettings, LimitSettings
 from noria.settings.judge import JudgeExample, JudgeSettings
 from noria.settings.labels import ComparisonSettings, LabelSettings
@@ -243,6 +244,7 @@ def _check_names(settings: Settings) -> None:
             *((engines, each.engine, ("context", "engine")) for each in (table.context,) if each and each.engine),
             *((engines, each.engine, ("synthetic", "engine")) for each in (table.synthetic,) if each),
             *((sources, each.source, ("synthetic", "source")) for each in (table.synthetic,) if each),
+            *((engines, each.engine, ("clean",)) for each in table.clean if isinstance(each, SemanticStep)),
             *((judges, each.judge, ("labels", "comparison")) for each in (comparison,) if each and each.judge),
         ]
         for (kind, there), name, path in wanted:

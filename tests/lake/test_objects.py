@@ -1,7 +1,11 @@
-"""Object stores: through fsspec's memory, and through a server that speaks S3's protocol."""
+"""Object stores: through fsspec's memory, and through servers that speak the protocols of S3 and Azure."""
 
 from __future__ import annotations
 
+import base64
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,19 +107,52 @@ def test_a_file_address_is_a_path(tmp_path: Path) -> None:
     assert row["file"] == "a.csv"
 
 
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Connection string, also in the environment, of Azurite, the emulator of Azure's blobs."""
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("Azurite is not installed (npm install -g azurite)")
+    key = base64.b64encode(os.urandom(64)).decode()
+    monkeypatch.setenv("AZURITE_ACCOUNTS", f"shop:{key}")
+    command = [program, "--blobPort", "0", "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert server.stdout is not None
+    try:
+        url = next(line.split()[-1] for line in server.stdout if "successfully listen" in line)
+        account = f"DefaultEndpointsProtocol=http;AccountName=shop;AccountKey={key}"
+        connection = f"{account};BlobEndpoint={url}/shop;"
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
+        yield connection
+    finally:
+        server.terminate()
+        server.wait(30)
+        server.stdout.close()
+
+
+@pytest.mark.slow
+def test_azure_by_its_protocol(tmp_path: Path, azure: str) -> None:
+    check(tmp_path, fsspec.filesystem("abfs", connection_string=azure), "abfs", "")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_s3_by_its_protocol(tmp_path: Path, s3: str) -> None:
-    store = fsspec.filesystem("s3", endpoint_url=s3)
+    storage = f'storage = {{ endpoint_url = "{s3}" }}'
+    check(tmp_path, fsspec.filesystem("s3", endpoint_url=s3), "s3", storage)
+
+
+def check(folder: Path, store: fsspec.AbstractFileSystem, protocol: str, storage: str) -> None:
+    """Files are read once, again when they change, and a bucket that is not there is told."""
     store.mkdir("shop")
     store.pipe({"shop/a.csv": CSV, "shop/b.csv": b"q,a\nWho?,I.\n"})
-    project = Project(tmp_path, f'kind = "csv"\npath = "s3://shop/*.csv"\nstorage = {{ endpoint_url = "{s3}" }}')
+    project = Project(folder, f'kind = "csv"\npath = "{protocol}://shop/*.csv"\n{storage}')
     rows = project.run()["documents"]
-    assert {row["file"] for row in rows} == {"s3://shop/a.csv", "s3://shop/b.csv"}
+    assert {row["file"] for row in rows} == {f"{protocol}://shop/a.csv", f"{protocol}://shop/b.csv"}
     before = project.observed()
     store.pipe("shop/b.csv", b"q,a\nWho?,You.\n")
     assert project.observed() != before
     project.run()
     assert project.told["files"] == {"new": 0, "changed": 1, "unchanged": 1, "deleted": 0}
     with pytest.raises((NotFound, Unavailable, Invalid), match="none-such"):
-        Project(tmp_path, f'kind = "csv"\npath = "s3://none-such/*.csv"\nstorage = {{ endpoint_url = "{s3}" }}').run()
+        Project(folder, f'kind = "csv"\npath = "{protocol}://none-such/*.csv"\n{storage}').run()

@@ -1,0 +1,81 @@
+"""Documents that mean the same: who is dropped for whom, and how many are missed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from noria.datasets import semantic
+from noria.errors import Invalid
+from noria.settings import load
+
+TOML = """
+[project]
+name = "shop"
+[engines.local]
+kind = "llamacpp"
+model = "none"
+[[sources]]
+name = "faq"
+kind = "jsonl"
+path = "faq.jsonl"
+[tasks.help]
+sources = ["faq"]
+base = "none"
+engine = "local"
+clean = [{step}]
+"""
+NO_KEYS = np.zeros(100_000, np.int64)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    found: np.ndarray = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return found
+
+
+def turned(vectors: np.ndarray, cosine: float, random: np.random.Generator) -> np.ndarray:
+    """Vectors of this cosine to those given."""
+    other = random.standard_normal(vectors.shape)
+    other -= (other * vectors).sum(axis=1, keepdims=True) * vectors
+    return unit(cosine * vectors + np.sqrt(1 - cosine**2) * unit(other))
+
+
+def test_each_is_dropped_for_one_before_it_that_stays() -> None:
+    angles = np.radians([0, 10, 20, 30, 90, 90])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    # 10 goes for 0. 20 is near to 10 only, which is gone: it stays, and 30 goes for it.
+    assert semantic.losers(vectors, NO_KEYS[:6], np.cos(np.radians(12))) == [1, 3, 5]
+    # Whatever stands before, a group keeps one.
+    assert semantic.losers(np.repeat(vectors[:1], 3000, axis=0), NO_KEYS[:3000], 0.95) == list(range(1, 3000))
+
+
+def test_other_keys_are_never_alike() -> None:
+    vectors = np.repeat(unit(np.ones((1, 8))), 4, axis=0)
+    assert semantic.losers(vectors, np.array([7, 8, 7, 8]), 0.95) == [2, 3]
+    assert semantic._key("faq", "code E10 means") == semantic._key("faq", "what E10 stands for")
+    assert semantic._key("faq", "code E10 means") != semantic._key("faq", "code E11 means")
+    assert semantic._key("faq", "no number") != semantic._key("pages", "no number")
+
+
+def test_of_planted_ones_nearly_all_are_found_and_nothing_else() -> None:
+    random = np.random.default_rng(3)
+    fresh = unit(random.standard_normal((20_000, 64)))
+    copies = turned(fresh[:2000], 0.96, random)
+    far = turned(fresh[2000:3000], 0.94, random)
+    lost = semantic.losers(np.concatenate([fresh, far, copies]), NO_KEYS[:23_000], 0.95)
+    assert set(lost) <= set(range(21_000, 23_000))
+    assert len(lost) >= 0.998 * 2000
+
+
+def test_the_step_asks_for_an_engine_that_is_there(tmp_path: Path) -> None:
+    file = tmp_path / "noria.toml"
+    for step, said in (
+        ('"semantic"', "step 'semantic' needs 'engine'"),
+        ('{ step = "semantic", engine = "nobody" }', "wants engine 'nobody'"),
+        ('{ step = "semantic", engine = "local", similarity = 0.2 }', "similarity"),
+    ):
+        file.write_text(TOML.replace("{step}", step))
+        with pytest.raises(Invalid, match=said):
+            load(file)
