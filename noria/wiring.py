@@ -27,7 +27,7 @@ def open_platform(settings: Settings) -> Platform:
     lake = local_lake(settings)
     state.mkdir(exist_ok=True)
     database = ledger.open_engine(settings.runtime.ledger, root)
-    trainer = peft_trainer.PeftTrainer(state / "models", settings.runtime.device)
+    trainer = peft_trainer.PeftTrainer(state / "models", settings.runtime.device, settings.runtime.sharded)
 
     @cache
     def tokenizer(model: Path) -> Tokenizer:

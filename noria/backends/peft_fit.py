@@ -26,23 +26,30 @@ class Device:
 
     kind: Literal["cpu", "cuda"]
     count: int = 1
+    sharded: bool = False
+    """Whether each process holds a part of the frozen weights only."""
 
 
-def device_of(text: str) -> Device:
+def device_of(text: str, sharded: bool = False) -> Device:
     """`auto`, `cpu`, `cuda`, or so many of one kind: `cuda:4`, `cpu:2`; raises Invalid for more than there are."""
     kind, _, number = text.partition(":")
+    if sharded and int(number or 1) == 1:
+        raise Invalid(
+            f"sharded = true spreads weights over several processes, and device = '{text}' is one",
+            'name several in [runtime], such as device = "cuda:4", or take sharded away',
+        )
     there = cuda_devices()
     if kind == "auto":
         return Device("cuda" if there else "cpu")
     count = int(number or 1)
     if kind == "cpu":
-        return Device("cpu", count)
+        return Device("cpu", count, sharded)
     if count > there:
         raise Invalid(
             f"the device '{text}' is not there: this machine has {there or 'no'} CUDA device{'s' * (there != 1)}",
             'set device = "auto" in [runtime]' + ("" if there else ", and install torch with CUDA for one"),
         )
-    return Device("cuda", count)
+    return Device("cuda", count, sharded)
 
 
 def cuda_devices() -> int:
@@ -61,9 +68,14 @@ def cuda_devices() -> int:
 def check(model: Path, recipe: WeightRecipe, device: Device) -> None:
     """Raise Invalid for a recipe that cannot be carried out on the device.
 
-    That is: `qlora` without one or without bitsandbytes, rows longer than the base model reads, and a base that does
-    not fit into the memory that is free now.
+    That is: `qlora` without one or without bitsandbytes, a recipe whose weights cannot be spread where they should be,
+    rows longer than the base model reads, and a base that does not fit into the memory that is free now.
     """
+    if device.sharded and isinstance(recipe, FullRecipe | QloraRecipe):
+        raise Invalid(
+            f"sharded = true spreads frozen float weights, and '{recipe.kind}' has none",
+            "take a recipe of kind 'lora' or 'dpo', or sharded out of [runtime]",
+        )
     if isinstance(recipe, QloraRecipe):
         _check_four_bit(recipe, device)
     header = header_of(model, "give a GGUF file or a known model")

@@ -35,6 +35,7 @@ class WorkerJob(BaseModel):
     stop: Path | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     ranks: int = 1
+    sharded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,9 +95,9 @@ class Loop:
         torch.manual_seed(self.job.recipe.seed + step * self.ranks.count + self.ranks.number)
         self.learner.wrapped.train()
         weight, total = self.loss.weight(numbers), 0.0
-        for pack in self._share(numbers):
+        for pack, counts in self._passes(numbers):
             with self.learner.computing():
-                part = self.loss.total(pack) / weight
+                part = self.loss.total(pack) * counts / weight
             part.backward()
             total += part.item()
         stop = self.job.stop is not None and self.ranks.number == 0 and self.job.stop.exists()
@@ -117,10 +117,20 @@ class Loop:
         optimizer.zero_grad()
         return total, wanted > 0
 
-    def _share(self, numbers: Sequence[int]) -> list[Pack]:
-        """This process's part of a batch in packs; long and short groups are dealt out evenly."""
+    def _passes(self, numbers: Sequence[int]) -> list[tuple[Pack, int]]:
+        """This process's packs of a batch, each with 1; with 0 what it computes only because another process must."""
+        mine = self._share(numbers, self.ranks.number)
+        if not self.ranks.sharded:
+            return [(pack, 1) for pack in mine]
+        shares = [self._share(numbers, number) for number in range(self.ranks.count)]
+        spare = next(pack for share in shares for pack in share)
+        more = max(map(len, shares)) - len(mine)
+        return [*((pack, 1) for pack in mine), *[(spare, 0)] * more]
+
+    def _share(self, numbers: Sequence[int], rank: int) -> list[Pack]:
+        """A process's part of a batch in packs; long and short groups are dealt out evenly."""
         groups = sorted(self.loss.groups(numbers), key=lambda group: sum(len(self.rows[each].tokens) for each in group))
-        return packed(self.rows, groups[self.ranks.number :: self.ranks.count], self.learner.at_once)
+        return packed(self.rows, groups[rank :: self.ranks.count], self.learner.at_once)
 
     def _validate(self, meter: Meter) -> None:
         import torch
@@ -128,9 +138,9 @@ class Loop:
         self.learner.wrapped.eval()
         total = 0.0
         with torch.no_grad():
-            for pack in self._share(self.job.validation):
+            for pack, counts in self._passes(self.job.validation):
                 with self.learner.computing():
-                    total += self.loss.total(pack).item()
+                    total += self.loss.total(pack).item() * counts
         [whole] = self.ranks.told(total)
         meter.measured(whole / self.loss.weight(self.job.validation))
         if meter.course.since_best() == 0:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from noria import adapters
 from noria.backends import gguf_model, gguf_weights
 from noria.backends.peft_job import WorkerJob
+from noria.backends.peft_ranks import spread
 from noria.errors import Invalid
 from noria.settings import FullRecipe, LowRankRecipe, QloraRecipe, WeightRecipe
 
@@ -32,7 +33,7 @@ class Learner:
     wrapped: Any
     causal: Any
     first: int
-    """The lowest layer that is trained."""
+    """The lowest layer that is computed anew in every step; those below it are not trained."""
     device: torch.device
     half: torch.dtype | None
     """The type that is computed with beside float32, where the hardware gains by it."""
@@ -74,10 +75,16 @@ def load(job: WorkerJob, number: int = 0) -> Learner:
     if isinstance(recipe, QloraRecipe) and device.type == "cuda":
         causal = four_bit(folder, device)
     else:
-        causal = _base(folder, device, half if half and device.type == "cuda" else torch.float32)
+        place = torch.device("cpu") if job.sharded else device
+        causal = _base(folder, place, half if half and device.type == "cuda" else torch.float32)
     layers = adapted_layers(recipe, causal.config.num_hidden_layers)
     wrapped = _adapted(causal, recipe, layers, job.start)
-    return Learner(wrapped, wrapped.get_base_model(), layers.start, device, half, folder.name)
+    if job.sharded:
+        spread(causal.model.layers, device)
+        wrapped.to(device)
+    # States of lower layers are kept by the process that met the row: where weights are spread, all must compute.
+    first = 0 if job.sharded else layers.start
+    return Learner(wrapped, wrapped.get_base_model(), first, device, half, folder.name)
 
 
 def adapted_layers(recipe: LowRankRecipe, layers: int) -> range:

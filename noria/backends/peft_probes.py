@@ -60,7 +60,8 @@ def _next_tokens(causal: Any, row: Row, places: Sequence[int]) -> Likeliest:
     import torch
 
     causal.eval()
-    with torch.inference_mode():
+    # Not inference_mode: weights that are gathered in it could not be trained with afterwards.
+    with torch.no_grad():
         ids = torch.tensor([row.tokens], device=causal.lm_head.weight.device)
         hidden = causal.model(input_ids=ids, use_cache=False).last_hidden_state[0]
         logits = causal.lm_head(hidden[[place - 1 for place in places]]).float()

@@ -13,17 +13,20 @@ from noria.backends.peft_job import WorkerJob
 from noria.settings import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    import torch
     from torch import Tensor
+    from torch.nn import Module
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process's number among `count`; each holds all weights."""
+    """This process's number among `count`; each holds all weights, or a part of the frozen ones (`sharded`)."""
 
     number: int = 0
     count: int = 1
+    sharded: bool = False
 
     def add_up(self, values: Sequence[Tensor]) -> None:
         """Sum over all processes, in place; in one message, since there are many small gradients."""
@@ -67,9 +70,24 @@ def joined(job: WorkerJob) -> Iterator[Ranks]:
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
     torch.distributed.init_process_group("nccl" if job.device == "cuda" else "gloo")
     try:
-        yield Ranks(number, count)
+        yield Ranks(number, count, job.sharded)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def spread(layers: Iterable[Module], device: torch.device) -> None:
+    """Let each process hold a part of the layers' frozen weights; they are gathered while a layer computes (FSDP).
+
+    What is trained stays whole in each. From now on all processes must go through the layers equally often.
+    """
+    from torch.distributed import get_world_size
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (get_world_size(),))
+    for layer in layers:
+        trained = {each for each in layer.parameters() if each.requires_grad}
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
 
 
 def launch(file: str, job: WorkerJob) -> int:

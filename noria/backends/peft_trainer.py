@@ -22,12 +22,12 @@ LABEL = "training"
 class PeftTrainer:
     """Port `Trainer` for GGUF models of the llama architecture; `cache` keeps what was unpacked of them.
 
-    `device` is `[runtime] device`.
+    `device` and `sharded` are those of `[runtime]`.
     """
 
-    def __init__(self, cache: Path, device: str = "auto") -> None:
+    def __init__(self, cache: Path, device: str = "auto", sharded: bool = False) -> None:
         self._cache = cache
-        self._device = device
+        self._device, self._sharded = device, sharded
 
     def tokenizer(self, model: Path) -> Path:
         """Folder of the model's own tokenizer, in Hugging Face's layout, unpacked once.
@@ -42,7 +42,7 @@ class PeftTrainer:
 
     def check(self, model: Path, recipe: WeightRecipe) -> None:
         """Raise Invalid for what this machine cannot train, before anything takes time; see `peft_fit.check`."""
-        peft_fit.check(model, recipe, peft_fit.device_of(self._device))
+        peft_fit.check(model, recipe, peft_fit.device_of(self._device, self._sharded))
 
     def train(self, job: TrainingJob, progress: Progress) -> dict[str, JsonValue]:
         """Write what serves, `loss.json`, `loss.png` and `probes.json` to `job.out`.
@@ -57,7 +57,7 @@ class PeftTrainer:
         `validation_loss`. Raises Invalid where the same job cannot succeed, Unavailable when the worker was killed,
         the disk is full or a package is missing.
         """
-        device = peft_fit.device_of(self._device)
+        device = peft_fit.device_of(self._device, self._sharded)
         peft_fit.check(job.model, job.recipe, device)
         peft_fit.check_disk(job.model, job.recipe, job.out)
         progress.update(LABEL, 0, len(job.plan), "loading the model")
@@ -78,6 +78,7 @@ class PeftTrainer:
                     "stop": folder / "stop",
                     "device": device.kind,
                     "ranks": device.count,
+                    "sharded": device.sharded,
                 }
             )
 

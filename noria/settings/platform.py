@@ -26,6 +26,8 @@ class RuntimeSettings(Table):
     """The online store: sqlite:///FILE, redis://HOST:6379/0 or postgresql+psycopg://USER@HOST/DATABASE."""
     device: str = Field(default="auto", pattern=DEVICE)
     """Where models are trained: auto, cpu, cuda, or several processes that train together: cuda:4, cpu:2."""
+    sharded: bool = False
+    """Each of several processes holds a part of the frozen weights only (FSDP), for bases that no one device holds."""
     listen: Address = "127.0.0.1:8000"
     """Address of the data plane; port 0 takes a free one."""
     control: Address = "127.0.0.1:8001"

@@ -24,6 +24,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_devices_are_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peft_fit.device_of("cpu:2") == Device("cpu", 2)
+    assert peft_fit.device_of("cpu:2", sharded=True) == Device("cpu", 2, sharded=True)
+    with pytest.raises(Invalid, match="sharded = true spreads weights over several processes"):
+        peft_fit.device_of("cpu", sharded=True)
     monkeypatch.setattr(peft_fit, "cuda_devices", lambda: 0)
     assert peft_fit.device_of("auto") == CPU
     with pytest.raises(Invalid, match="'cuda' is not there: this machine has no CUDA devices"):
@@ -40,6 +43,14 @@ def test_qlora_on_a_processor_is_refused_unless_lora_will_do(model: Path) -> Non
         peft_fit.check(model, QloraRecipe(max_length=256), CPU)
     assert 'on_cpu = "lora"' in caught.value.hint
     peft_fit.check(model, QloraRecipe(max_length=256, on_cpu="lora"), CPU)
+
+
+def test_only_frozen_weights_are_spread(model: Path) -> None:
+    two = Device("cpu", 2, sharded=True)
+    peft_fit.check(model, LoraRecipe(max_length=256), two)
+    for recipe in (FullRecipe(max_length=256), QloraRecipe(max_length=256, on_cpu="lora")):
+        with pytest.raises(Invalid, match=f"'{recipe.kind}' has none"):
+            peft_fit.check(model, recipe, two)
 
 
 def test_rows_longer_than_the_context_are_refused(model: Path) -> None:

@@ -166,6 +166,23 @@ def test_two_processes_have_the_loss_curve_of_one(
     assert [each["loss"] for each in curves[1]] == pytest.approx([each["loss"] for each in curves[0]], abs=2e-4)
 
 
+def test_two_processes_that_spread_the_base_learn_the_same(
+    model: Path, cache: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    # Three rows a step: one process has two of them, and both must go through the layers equally often.
+    recipe = LoraRecipe(rank=4, layers=1, learning_rate=1e-2, patience=20)
+    one = replace(job_of(model, features, tmp_path / "one", recipe, ((0, 1, 2), (3, 4, 5), (0,))), validation=[6, 7])
+    alone = PeftTrainer(cache, "cpu").train(one, Heard())
+    both = PeftTrainer(cache, "cpu:2", sharded=True).train(replace(one, out=tmp_path / "two"), Heard())
+    assert both["losses"] == pytest.approx(alone["losses"], abs=2e-4)
+    told = [json.loads((tmp_path / name / "loss.json").read_text())["validation"] for name in ("one", "two")]
+    assert [each["loss"] for each in told[1]] == pytest.approx([each["loss"] for each in told[0]], abs=2e-4)
+    probes = [json.loads((tmp_path / name / "probes.json").read_text()) for name in ("one", "two")]
+    assert [each["token"] for each in probes[1]] == [each["token"] for each in probes[0]]
+    assert (tmp_path / "two" / "adapter.gguf").is_file()
+
+
 def test_weights_of_qlora_are_in_four_bits_or_it_is_refused(model: Path, cache: Path) -> None:
     import torch
     from bitsandbytes.nn.modules import Linear4bit
