@@ -87,15 +87,15 @@ def losers(vectors: Vectors, keys: Keys, similarity: float) -> list[int]:
     Each is at least this similar to one of the same key that stands before it and stays. What is dropped follows from
     the vectors and their order alone.
     """
-    there = np.arange(len(vectors))
+    there, kept, lost = np.arange(len(vectors)), set[int](), set[int]()
     while True:
-        found = _firsts(vectors, keys, there, similarity)
-        gone: set[int] = set()
-        for place, first in found:
-            if first not in gone:
-                gone.add(place)
+        found = {place: first for place, first in _firsts(vectors, keys, there, similarity) if place not in kept}
+        # One that has nothing alike before it stays; who is alike to another one waits until that is decided.
+        gone = {place for place, first in found.items() if first not in found}
         if not gone:
-            return sorted(set(range(len(vectors))) - set(there.tolist()))
+            return sorted(lost)
+        kept |= {found[place] for place in gone}
+        lost |= gone
         there = np.array([place for place in there.tolist() if place not in gone], np.int64)
 
 

@@ -47,6 +47,10 @@ def test_each_is_dropped_for_one_before_it_that_stays() -> None:
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     # 10 goes for 0. 20 is near to 10 only, which is gone: it stays, and 30 goes for it.
     assert semantic.losers(vectors, NO_KEYS[:6], np.cos(np.radians(12))) == [1, 3, 5]
+    # 20 is near to 10, which goes, and then to 30, which stays.
+    angles = np.radians([0, 10, 30, 20])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert semantic.losers(vectors, NO_KEYS[:4], np.cos(np.radians(12))) == [1, 3]
     # Whatever stands before, a group keeps one.
     assert semantic.losers(np.repeat(vectors[:1], 3000, axis=0), NO_KEYS[:3000], 0.95) == list(range(1, 3000))
 
