@@ -19,7 +19,9 @@ import sysconfig
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import orjson
@@ -221,21 +223,35 @@ def write(maker: Maker, count: int, out: Path, truth: Path | None) -> None:
     lines = out.open("wb") if out.suffix == ".jsonl" else None
     table = None if lines else pq.ParquetWriter(out, DOCUMENTS, compression="zstd")
     planted = pq.ParquetWriter(truth, TRUTH, compression="zstd") if truth else None
-    for start in range(0, count, LOT):
-        rows, facts = [], []
-        for number in range(start, min(count, start + LOT)):
-            made, name = maker.make(number), maker.id(number)
-            rows.append({"id": name, "text": made.text})
-            facts.append((name, made.kind, maker.id(made.of), made.jaccard))
-        if lines:
-            lines.writelines(orjson.dumps(row) + b"\n" for row in rows)
-        if table:
-            table.write_table(_documents(rows, start))
-        if planted:
-            planted.write_table(pa.table(list(map(list, zip(*facts, strict=True))), schema=TRUTH))
+    starts = range(0, count, LOT)
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_ready, initargs=(maker,)) as pool:
+        for start, (rows, facts) in zip(starts, pool.map(_lot, ((each, count) for each in starts)), strict=True):
+            if lines:
+                lines.writelines(orjson.dumps(row) + b"\n" for row in rows)
+            if table:
+                table.write_table(_documents(rows, start))
+            if planted:
+                planted.write_table(pa.table(list(map(list, zip(*facts, strict=True))), schema=TRUTH))
     for stream in (lines, table, planted):
         if stream:
             stream.close()
+
+
+def _ready(maker: Maker) -> None:
+    """Give a process of the pool its maker, once: it holds all sentences."""
+    global _maker
+    _maker = maker
+
+
+def _lot(bounds: tuple[int, int]) -> tuple[list[dict[str, str]], list[tuple[str, str, str, float]]]:
+    """The documents from a number on, and what was planted."""
+    start, count = bounds
+    rows, facts = [], []
+    for number in range(start, min(count, start + LOT)):
+        made, name = _maker.make(number), _maker.id(number)
+        rows.append({"id": name, "text": made.text})
+        facts.append((name, made.kind, _maker.id(made.of), made.jaccard))
+    return rows, facts
 
 
 def _documents(rows: Sequence[dict[str, str]], start: int) -> pa.Table:

@@ -27,7 +27,7 @@ class Device:
     kind: Literal["cpu", "cuda"]
     count: int = 1
     sharded: bool = False
-    """Whether each process holds a part of the frozen weights only."""
+    """Whether each process holds a part of the layers' frozen weights only."""
 
 
 def device_of(text: str, sharded: bool = False) -> Device:
@@ -73,8 +73,8 @@ def check(model: Path, recipe: WeightRecipe, device: Device) -> None:
     """
     if device.sharded and isinstance(recipe, FullRecipe | QloraRecipe):
         raise Invalid(
-            f"sharded = true spreads frozen float weights, and '{recipe.kind}' has none",
-            "take a recipe of kind 'lora' or 'dpo', or sharded out of [runtime]",
+            f"sharded = true spreads the frozen weights of recipes 'lora' and 'dpo', and this one is '{recipe.kind}'",
+            "take one of these, or sharded out of [runtime]",
         )
     if isinstance(recipe, QloraRecipe):
         _check_four_bit(recipe, device)
@@ -86,7 +86,8 @@ def check(model: Path, recipe: WeightRecipe, device: Device) -> None:
             f"set max_length = {context} or less in the recipe",
         )
     if device.kind == "cpu":
-        needed, free = memory(header, recipe), free_memory()
+        # Each process holds all, while it loads at least.
+        needed, free = device.count * memory(header, recipe), free_memory()
         if free is not None and needed > free:
             raise Invalid(
                 f"training '{model.name}' as '{recipe.kind}' needs about {needed / GIB:.1f} GiB of memory, "

@@ -119,11 +119,11 @@ class Loop:
 
     def _passes(self, numbers: Sequence[int]) -> list[tuple[Pack, int]]:
         """This process's packs of a batch, each with 1; with 0 what it computes only because another process must."""
-        mine = self._share(numbers, self.ranks.number)
         if not self.ranks.sharded:
-            return [(pack, 1) for pack in mine]
+            return [(pack, 1) for pack in self._share(numbers, self.ranks.number)]
         shares = [self._share(numbers, number) for number in range(self.ranks.count)]
-        spare = next(pack for share in shares for pack in share)
+        mine = shares[self.ranks.number]
+        spare = min((pack for share in shares for pack in share), key=lambda pack: len(pack.tokens))
         more = max(map(len, shares)) - len(mine)
         return [*((pack, 1) for pack in mine), *[(spare, 0)] * more]
 

@@ -80,7 +80,7 @@ def load(job: WorkerJob, number: int = 0) -> Learner:
     layers = adapted_layers(recipe, causal.config.num_hidden_layers)
     wrapped = _adapted(causal, recipe, layers, job.start)
     if job.sharded:
-        spread(causal.model.layers, device)
+        spread(causal.model, device)
         wrapped.to(device)
     # States of lower layers are kept by the process that met the row: where weights are spread, all must compute.
     first = 0 if job.sharded else layers.start

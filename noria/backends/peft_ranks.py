@@ -7,17 +7,16 @@ import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from noria.backends.peft_job import WorkerJob
 from noria.settings import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     import torch
     from torch import Tensor
-    from torch.nn import Module
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +74,22 @@ def joined(job: WorkerJob) -> Iterator[Ranks]:
         torch.distributed.destroy_process_group()
 
 
-def spread(layers: Iterable[Module], device: torch.device) -> None:
-    """Let each process hold a part of the layers' frozen weights; they are gathered while a layer computes (FSDP).
+def spread(core: Any, device: torch.device) -> None:
+    """Let each process hold a part of the frozen weights of a model's layers, gathered while a layer computes (FSDP).
 
-    What is trained stays whole in each. From now on all processes must go through the layers equally often.
+    What is trained stays whole in each, as do embeddings. From now on all processes must go through the model equally
+    often.
     """
     from torch.distributed import get_world_size
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (get_world_size(),))
-    for layer in layers:
+    for layer in core.layers:
         trained = {each for each in layer.parameters() if each.requires_grad}
         fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
+    # The model owns nothing here: it lets its layers share streams and fetch ahead.
+    fully_shard(core, mesh=mesh, reshard_after_forward=True, ignored_params=set(core.parameters()))
 
 
 def launch(file: str, job: WorkerJob) -> int:

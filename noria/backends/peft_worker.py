@@ -69,13 +69,12 @@ def train(job: WorkerJob, say: Say) -> dict[str, JsonValue]:
         tested = probe_rows(job.plan, rows)
         plain = _plain(job, learner, tested)
         course = Loop(job, learner, _loss(job, learner, rows), rows, ranks, say).run()
-        if ranks.number == 0:
-            save(learner, job.recipe, job.model, job.out)
         # Where weights are spread, nobody can compute alone.
-        if ranks.number == 0 or job.sharded:
-            found = probes(_served(job, learner).causal, tested, plain)
+        found = probes(learner.causal, tested, plain) if job.sharded else []
         if ranks.number:
             return {}
+        save(learner, job.recipe, job.model, job.out)
+    found = found or probes(_served(job, learner).causal, tested, plain)
     (job.out / "probes.json").write_text(json.dumps(found, sort_keys=True) + "\n")
     (job.out / "loss.json").write_text(loss_json(course))
     picture(course, job.out / "loss.png")

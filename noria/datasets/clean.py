@@ -1,6 +1,7 @@
 """The stage `documents`: what the sources gave, cleaned step by step. Spark code, on whatever engine.
 
-Documents never come to the driver, only counts and repeated lines do.
+Documents never come to the driver, only counts and repeated lines do. The step `semantic` is the exception: it asks an
+engine.
 """
 
 from __future__ import annotations
@@ -135,8 +136,11 @@ class _Cleaning:
         for place, step in enumerate(segment.whole):
             self._tell(step.step)
             folder, scratch = (self.scratch / f"{name}-{number}-{place}" for name in ("losers", step.step))
+            note: dict[str, JsonValue] = {}
             if isinstance(step, SemanticStep):
-                semantic.write(self._alike(left, step, scratch), folder)
+                found = self._alike(left, step, scratch)
+                semantic.write(found.ids, folder)
+                note["left_alone"] = found.alone
             else:
                 columns = _columns(self.work.platform.settings, self.work.task)
                 ids = steps.exact(left) if step.step == "exact" else near(self.spark, left, columns, scratch)
@@ -145,18 +149,17 @@ class _Cleaning:
             if any(folder.glob("*.parquet")):
                 losers.append(folder)
                 left = without(left, self.spark.read.parquet(str(folder)))
-            self._note(step, _counts(left)[0], {})
+            self._note(step, _counts(left)[0], note)
         return left, losers
 
-    def _alike(self, left: DataFrame, step: SemanticStep, scratch: Path) -> list[str]:
-        rows = self.had.total()
+    def _alike(self, left: DataFrame, step: SemanticStep, scratch: Path) -> semantic.Found:
         scratch.mkdir()
 
-        def told(done: int) -> None:
-            self._tell(f"semantic: {done:,} of {rows:,}")
+        def told(done: int, count: int) -> None:
+            self._tell(f"semantic: {done:,} of {count:,}")
 
         with vectors_by(self.work.platform, step.engine) as embed:
-            return semantic.alike(left, rows, embed, step.similarity, step.chars, scratch, told)
+            return semantic.alike(left, embed, step.similarity, step.chars, scratch, told)
 
     def _opened(
         self, step: CleanStep, documents: DataFrame, before: Sequence[Opened]

@@ -164,7 +164,9 @@ def of(batch: pa.RecordBatch) -> Texts:
     text = pc.fill_null(batch.column("text").cast(pa.string()), "")
     owner = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
     # The only field of a file of texts is the text: it is cleaned once.
-    other = np.asarray(pc.fill_null(pc.not_equal(given, text.take(pa.array(owner))), True))
+    other, sole = np.ones(len(owner), dtype=bool), np.flatnonzero(counts[owner] == 1)
+    beside = text.take(pa.array(owner[sole]))
+    other[sole] = np.asarray(pc.fill_null(pc.not_equal(given.take(pa.array(sole)), beside), True))
     return Texts(
         place=np.arange(len(rows), dtype=np.int64),
         source=batch.column("source").cast(pa.string()),

@@ -205,7 +205,7 @@ class SemanticStep(CleanStep):
     similarity: Annotated[float, Field(ge=0.5, le=1.0)] = 0.95
     """Least cosine of two texts that mean the same."""
     chars: Annotated[int, Field(ge=1)] = 1000
-    """Longer texts are left alone: of these a model reads the beginning only."""
+    """Longer texts are left alone, as are those with more tokens than the model reads."""
 
 
 STEPS: dict[str, type[CleanStep]] = {

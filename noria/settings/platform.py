@@ -27,7 +27,10 @@ class RuntimeSettings(Table):
     device: str = Field(default="auto", pattern=DEVICE)
     """Where models are trained: auto, cpu, cuda, or several processes that train together: cuda:4, cpu:2."""
     sharded: bool = False
-    """Each of several processes holds a part of the frozen weights only (FSDP), for bases that no one device holds."""
+    """Each of several processes holds a part of the layers' frozen weights only (FSDP), for bases that no device holds.
+
+    While it is loaded, each process has the whole base in main memory.
+    """
     listen: Address = "127.0.0.1:8000"
     """Address of the data plane; port 0 takes a free one."""
     control: Address = "127.0.0.1:8001"

@@ -49,7 +49,7 @@ def test_only_frozen_weights_are_spread(model: Path) -> None:
     two = Device("cpu", 2, sharded=True)
     peft_fit.check(model, LoraRecipe(max_length=256), two)
     for recipe in (FullRecipe(max_length=256), QloraRecipe(max_length=256, on_cpu="lora")):
-        with pytest.raises(Invalid, match=f"'{recipe.kind}' has none"):
+        with pytest.raises(Invalid, match=f"this one is '{recipe.kind}'"):
             peft_fit.check(model, recipe, two)
 
 

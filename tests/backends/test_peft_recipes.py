@@ -166,13 +166,23 @@ def test_two_processes_have_the_loss_curve_of_one(
     assert [each["loss"] for each in curves[1]] == pytest.approx([each["loss"] for each in curves[0]], abs=2e-4)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "plan"),
+    [
+        # One process has more rows than the other, or all: both must go through the layers equally often.
+        (LoraRecipe(rank=4, layers=1, learning_rate=1e-2, patience=20), ((0, 1, 2), (3, 4, 5), (0,))),
+        pytest.param(
+            DpoRecipe(rank=4, learning_rate=1e-2, patience=20), ((0, 1, 2, 3), (4, 5)), marks=pytest.mark.long
+        ),
+    ],
+    ids=["lora", "dpo"],
+)
 def test_two_processes_that_spread_the_base_learn_the_same(
-    model: Path, cache: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    model: Path, cache: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    recipe: LoraRecipe | DpoRecipe, plan: tuple[tuple[int, ...], ...],
+) -> None:  # fmt: skip
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    # Three rows a step: one process has two of them, and both must go through the layers equally often.
-    recipe = LoraRecipe(rank=4, layers=1, learning_rate=1e-2, patience=20)
-    one = replace(job_of(model, features, tmp_path / "one", recipe, ((0, 1, 2), (3, 4, 5), (0,))), validation=[6, 7])
+    one = replace(job_of(model, features, tmp_path / "one", recipe, plan), validation=[6, 7])
     alone = PeftTrainer(cache, "cpu").train(one, Heard())
     both = PeftTrainer(cache, "cpu:2", sharded=True).train(replace(one, out=tmp_path / "two"), Heard())
     assert both["losses"] == pytest.approx(alone["losses"], abs=2e-4)

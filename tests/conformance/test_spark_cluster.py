@@ -27,7 +27,7 @@ import pytest
 
 from noria.backends.folder_lake import FolderLake
 from noria.backends.spark import session
-from noria.datasets import clean
+from noria.datasets import clean, semantic
 from noria.datasets.dedupe import near
 from noria.lake import collect
 from noria.ports import Platform
@@ -213,6 +213,31 @@ def test_the_stages_make_the_same_documents(address: str, tmp_path: Path) -> Non
         found.append(documents(where, root))
     assert found[0] == found[1]
     assert 400 < len(found[0][1]) < 480
+
+
+def test_what_means_the_same_goes(sail: SparkSession, cluster: SparkSession, tmp_path: Path) -> None:
+    """On both engines texts come in the same order, and long ones are left alone."""
+    said = [f"{word * 5} {number % 3}" for number, word in enumerate(("ja", "nein", "früh", "日本") * 40)]
+    ids = [digest_of(number) for number in range(160)]
+    texts = [*said[:-8], *(text * 200 for text in said[-8:])]
+    buckets = [int(name[0], 16) for name in ids]
+    table = pa.table({"id": ids, "source": ["a", "b"] * 80, "text": texts, "bucket": pa.array(buckets, pa.int32())})
+    seen: list[list[str]] = []
+
+    def embed(texts: Sequence[str]) -> list[list[float]]:
+        seen[-1] += texts
+        return [[float(text.startswith(word)) for word in ("ja", "nein", "früh", "日本")] for text in texts]
+
+    found = []
+    for name, spark in (("sail", sail), ("spark", cluster)):
+        seen.append([])
+        (tmp_path / name).mkdir()
+        documents = spark.createDataFrame(table)
+        found.append(semantic.alike(documents, embed, 0.95, 1000, tmp_path / name, lambda done, of: None))
+    assert seen[0] == seen[1]
+    assert found[0] == found[1]
+    # Four words, each with three numbers and in one source.
+    assert (len(found[0].ids), found[0].alone) == (152 - 12, 8)
 
 
 def test_workers_do_without_noria(cluster: SparkSession) -> None:

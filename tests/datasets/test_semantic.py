@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +66,31 @@ def test_other_keys_are_never_alike() -> None:
 
 def test_of_planted_ones_nearly_all_are_found_and_nothing_else() -> None:
     random = np.random.default_rng(3)
-    fresh = unit(random.standard_normal((20_000, 64)))
-    copies = turned(fresh[:2000], 0.96, random)
-    far = turned(fresh[2000:3000], 0.94, random)
-    lost = semantic.losers(np.concatenate([fresh, far, copies]), NO_KEYS[:23_000], 0.95)
-    assert set(lost) <= set(range(21_000, 23_000))
-    assert len(lost) >= 0.998 * 2000
+    fresh = unit(random.standard_normal((2000, 64)))
+    copies = turned(fresh[:500], 0.96, random)
+    far = turned(fresh[500:1000], 0.94, random)
+    lost = semantic.losers(np.concatenate([fresh, far, copies]), NO_KEYS[:3000], 0.95)
+    assert set(lost) <= set(range(2500, 3000))
+    assert len(lost) >= 0.996 * 500
+
+
+def test_at_a_similarity_of_one_copies_go_and_nothing_else() -> None:
+    fresh = unit(np.random.default_rng(5).standard_normal((300, 384)))
+    assert semantic.losers(np.concatenate([fresh, fresh]), NO_KEYS[:600], 1.0) == list(range(300, 600))
+
+
+def test_texts_that_the_engine_refuses_have_no_vector() -> None:
+    def embed(texts: Sequence[str]) -> list[list[float]]:
+        if any("long" in text for text in texts):
+            raise Invalid("too many tokens")
+        return [[1.0, 0.0] for _ in texts]
+
+    said = ["a", "b", "long", "c", "long", "d", "e"]
+    made = semantic._made(said, embed, strict=True)
+    assert [vector is None for vector in made] == ["long" in text for text in said]
+    with pytest.raises(Invalid, match="too many tokens"):
+        semantic._made(["long"] * 3, embed, strict=True)
+    assert semantic._made(["long"] * 3, embed, strict=False) == [None] * 3
 
 
 def test_the_step_asks_for_an_engine_that_is_there(tmp_path: Path) -> None:
