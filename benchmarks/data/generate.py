@@ -224,7 +224,8 @@ def write(maker: Maker, count: int, out: Path, truth: Path | None) -> None:
     table = None if lines else pq.ParquetWriter(out, DOCUMENTS, compression="zstd")
     planted = pq.ParquetWriter(truth, TRUTH, compression="zstd") if truth else None
     starts = range(0, count, LOT)
-    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_ready, initargs=(maker,)) as pool:
+    # Forked processes have the sentences already, and leave no process of the pool's own behind.
+    with ProcessPoolExecutor(mp_context=get_context("fork"), initializer=_ready, initargs=(maker,)) as pool:
         for start, (rows, facts) in zip(starts, pool.map(_lot, ((each, count) for each in starts)), strict=True):
             if lines:
                 lines.writelines(orjson.dumps(row) + b"\n" for row in rows)
@@ -238,7 +239,7 @@ def write(maker: Maker, count: int, out: Path, truth: Path | None) -> None:
 
 
 def _ready(maker: Maker) -> None:
-    """Give a process of the pool its maker, once: it holds all sentences."""
+    """Give a process of the pool its maker."""
     global _maker
     _maker = maker
 
