@@ -112,6 +112,11 @@ def _asked(client: httpx.Client, endpoint: Endpoint, engine: str, texts: Sequenc
             )
         except httpx.TransportError as error:
             raise Unavailable(f"engine '{engine}' does not make vectors: {error}", "start it again") from error
+        if reply.status_code >= 500 or reply.status_code == 429:
+            raise Unavailable(
+                f"engine '{engine}' does not make vectors now (status {reply.status_code})",
+                "look at it, then try again",
+            )
         if reply.status_code != 200:
             raise Invalid(
                 f"engine '{engine}' refuses to make vectors (status {reply.status_code})",

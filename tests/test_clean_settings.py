@@ -54,6 +54,9 @@ def test_a_task_that_says_nothing_has_the_default(tmp_path: Path) -> None:
     ("clean", "fact", "hint"),
     [
         ('["lenght"]', "there is no step 'lenght'", "did you mean 'length'?"),
+        ('["semantic"]', "step 'semantic' needs 'engine'", '{ step = "semantic", engine = … }'),
+        ('[{ step = "semantic", engine = "nobody" }]', "wants engine 'nobody'", "known are: local"),
+        ('[{ step = "semantic", engine = "local", similarity = 0.2 }]', "similarity", "correct that option"),
         ('["qqqq"]', "there is no step 'qqqq'", "known are: boilerplate, booklet-regex, c4,"),
         (
             '[{ step = "length", min_char = 3 }]',

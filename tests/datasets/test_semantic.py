@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
+from noria import retrieval
 from noria.datasets import semantic
-from noria.errors import Invalid
-from noria.settings import load
+from noria.errors import Invalid, Unavailable
+from noria.types import Endpoint
 
-TOML = """
-[project]
-name = "shop"
-[engines.local]
-kind = "llamacpp"
-model = "none"
-[[sources]]
-name = "faq"
-kind = "jsonl"
-path = "faq.jsonl"
-[tasks.help]
-sources = ["faq"]
-base = "none"
-engine = "local"
-clean = [{step}]
-"""
 NO_KEYS = np.zeros(100_000, np.int64)
 
 
@@ -93,13 +78,9 @@ def test_texts_that_the_engine_refuses_have_no_vector() -> None:
     assert semantic._made(["long"] * 3, embed, strict=False) == [None] * 3
 
 
-def test_the_step_asks_for_an_engine_that_is_there(tmp_path: Path) -> None:
-    file = tmp_path / "noria.toml"
-    for step, said in (
-        ('"semantic"', "step 'semantic' needs 'engine'"),
-        ('{ step = "semantic", engine = "nobody" }', "wants engine 'nobody'"),
-        ('{ step = "semantic", engine = "local", similarity = 0.2 }', "similarity"),
-    ):
-        file.write_text(TOML.replace("{step}", step))
-        with pytest.raises(Invalid, match=said):
-            load(file)
+@pytest.mark.parametrize(("status", "fault"), [(400, Invalid), (429, Unavailable), (503, Unavailable)])
+def test_an_engine_that_is_busy_has_refused_no_text(status: int, fault: type[Exception]) -> None:
+    endpoint = Endpoint(url="http://engine/v1", key="k", model="m", paths=())
+    transport = httpx.MockTransport(lambda request: httpx.Response(status))
+    with httpx.Client(transport=transport) as client, pytest.raises(fault):
+        retrieval._asked(client, endpoint, "encoder", ["a"])
